@@ -1,0 +1,419 @@
+//! Byte containers: spans, pooled buffers, and the queue of bytes that wait to be sent.
+//!
+//! Sits at the bottom. An idle connection owns none of this memory: it borrows a [`PooledBuf`] for
+//! what it cannot finish, and dropping the buffer gives it back, so no path can forget to.
+//!
+//! Invariants
+//! - [`BufferPool::taken`] counts the buffers outside; at rest it is zero (the simulation asserts).
+//! - Each size class keeps at most `KEPT_BYTES_MAX`; larger buffers are freed, not kept.
+//! - A [`SendBuffer`] that is empty owns no buffer.
+//!
+//! Not here: sockets, or `IoSlice`; `transport` turns [`SendBuffer::chunks`] into one `writev`.
+
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use core::ops::{Deref, DerefMut, Range};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Offsets of some bytes within a segment or a head; which, the holder says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Offset of the first byte.
+    pub start: u32,
+    /// Number of bytes.
+    pub len: u32,
+}
+
+impl Span {
+    /// The span of `range`.
+    ///
+    /// Segments and collected bodies are below 4 GiB by `Limits::check`; an offset that is not
+    /// saturates, and then names no bytes.
+    pub fn new(range: Range<usize>) -> Self {
+        let start = u32::try_from(range.start).unwrap_or(u32::MAX);
+        let len = u32::try_from(range.end.saturating_sub(range.start)).unwrap_or(u32::MAX);
+        Self { start, len }
+    }
+
+    /// The bytes it names, or none if they lie outside `bytes`.
+    pub fn of(self, bytes: &[u8]) -> &[u8] {
+        bytes.get(self.range()).unwrap_or_default()
+    }
+
+    /// As a range of `usize`.
+    pub const fn range(self) -> Range<usize> {
+        let start = self.start as usize;
+        start..start + self.len as usize
+    }
+
+    /// Whether it names no bytes.
+    pub const fn is_empty(self) -> bool {
+        self.len == 0
+    }
+}
+
+/// The size classes. Most responses fit the first, most messages the second.
+const CLASS_BYTES: [usize; 3] = [4 * 1024, 16 * 1024, 64 * 1024];
+
+/// Bytes of unused buffers kept in each class, for the next burst.
+const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A worker's store of buffers: last returned, first taken, so what is handed out is cache-warm.
+///
+/// A cheap handle; clones share the store. One per reactor, never across threads.
+#[derive(Clone, Default)]
+pub struct BufferPool(Rc<Store>);
+
+#[derive(Default)]
+struct Store {
+    classes: [RefCell<Vec<Vec<u8>>>; CLASS_BYTES.len()],
+    taken: Cell<usize>,
+}
+
+impl BufferPool {
+    /// An empty buffer with room for `capacity` bytes, at least that of the smallest class.
+    pub fn take(&self, capacity: usize) -> PooledBuf {
+        let class = CLASS_BYTES.iter().position(|bytes| *bytes >= capacity);
+        let kept = class.and_then(|class| self.0.classes[class].borrow_mut().pop());
+        let bytes = kept.unwrap_or_else(|| {
+            Vec::with_capacity(class.map_or(capacity, |class| CLASS_BYTES[class]))
+        });
+        self.0.taken.set(self.0.taken.get() + 1);
+        PooledBuf {
+            bytes,
+            pool: self.clone(),
+        }
+    }
+
+    /// Buffers taken and not yet given back.
+    pub fn taken(&self) -> usize {
+        self.0.taken.get()
+    }
+
+    fn put(&self, mut bytes: Vec<u8>) {
+        self.0.taken.set(self.0.taken.get() - 1);
+        let Some(class) = CLASS_BYTES
+            .iter()
+            .position(|class| *class == bytes.capacity())
+        else {
+            return;
+        };
+        let mut kept = self.0.classes[class].borrow_mut();
+        if kept.len() < KEPT_BYTES_MAX / CLASS_BYTES[class] {
+            bytes.clear();
+            kept.push(bytes);
+        }
+    }
+}
+
+impl fmt::Debug for BufferPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BufferPool {{ taken: {} }}", self.taken())
+    }
+}
+
+/// A buffer on loan from a [`BufferPool`]; dropping it gives it back. Grows as a `Vec` does.
+#[derive(Debug)]
+pub struct PooledBuf {
+    bytes: Vec<u8>,
+    pool: BufferPool,
+}
+
+impl PooledBuf {
+    /// Room left before it must grow.
+    pub fn spare(&self) -> usize {
+        self.bytes.capacity() - self.bytes.len()
+    }
+
+    /// Makes room for `additional` bytes: moves to a larger class while there is one, and doubles
+    /// beyond, so that growing by appending costs linear time.
+    pub fn make_room(&mut self, additional: usize) {
+        if self.spare() >= additional {
+            return;
+        }
+        let wanted = (self.bytes.len() + additional).max(self.bytes.capacity() * 2);
+        let mut larger = self.pool.take(wanted);
+        larger.bytes.extend_from_slice(&self.bytes);
+        *self = larger;
+    }
+
+    /// Appends `more`, making room first.
+    pub fn append(&mut self, more: &[u8]) {
+        self.make_room(more.len());
+        self.bytes.extend_from_slice(more);
+    }
+}
+
+impl Deref for PooledBuf {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+}
+
+impl DerefMut for PooledBuf {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
+impl Drop for PooledBuf {
+    fn drop(&mut self) {
+        self.pool.put(core::mem::take(&mut self.bytes));
+    }
+}
+
+/// Bytes at or above which an append starts a chunk of its own instead of growing the tail.
+const TAIL_BYTES_MAX: usize = 16 * 1024;
+
+/// Part of what waits to be sent, before the tail.
+#[derive(Debug)]
+enum Chunk {
+    Pooled(PooledBuf),
+    Shared(Arc<[u8]>),
+    Static(&'static [u8]),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Pooled(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+            Self::Static(bytes) => bytes,
+        }
+    }
+}
+
+/// What a connection has yet to send, in order.
+///
+/// Small appends coalesce in the tail, so the usual response is one chunk in one buffer; shared
+/// and large bytes stand in a queue before it.
+#[derive(Debug)]
+pub struct SendBuffer {
+    pool: BufferPool,
+    /// Chunks before the tail. Boxed: most connections never need it, and it is kept while one
+    /// turn's chunks come and go.
+    queue: Option<Box<VecDeque<Chunk>>>,
+    queue_bytes: usize,
+    tail: Option<PooledBuf>,
+    /// Bytes of the first chunk (the tail, when the queue is empty) that are already sent.
+    sent: usize,
+}
+
+impl SendBuffer {
+    /// An empty one that will borrow from `pool`.
+    pub fn new(pool: &BufferPool) -> Self {
+        Self {
+            pool: pool.clone(),
+            queue: None,
+            queue_bytes: 0,
+            tail: None,
+            sent: 0,
+        }
+    }
+
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        self.queue_bytes + self.tail.as_ref().map_or(0, |tail| tail.len()) - self.sent
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The pool it borrows from.
+    pub fn pool(&self) -> &BufferPool {
+        &self.pool
+    }
+
+    /// Queues a copy of `bytes`.
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.tail(bytes.len()).extend_from_slice(bytes);
+    }
+
+    /// The tail, with room for `additional` bytes, to write into directly. Only append to it:
+    /// what already stands there is queued.
+    pub fn tail(&mut self, additional: usize) -> &mut Vec<u8> {
+        let fits = self
+            .tail
+            .as_ref()
+            .is_some_and(|tail| tail.spare() >= additional);
+        if !fits {
+            match &mut self.tail {
+                Some(tail) if tail.len() + additional <= TAIL_BYTES_MAX => {
+                    tail.make_room(additional)
+                }
+                _ => {
+                    self.seal_tail();
+                    self.tail = Some(self.pool.take(additional));
+                }
+            }
+        }
+        self.tail.get_or_insert_with(|| self.pool.take(additional))
+    }
+
+    /// Queues `bytes` without copying, shared with the other connections they go to.
+    pub fn append_shared(&mut self, bytes: &Arc<[u8]>) {
+        // A short one costs less to copy than a chunk of its own costs to send.
+        if bytes.len() <= 256 {
+            return self.append(bytes);
+        }
+        self.enqueue(Chunk::Shared(Arc::clone(bytes)));
+    }
+
+    /// Queues `bytes` that live for ever, without copying where that pays.
+    pub fn append_static(&mut self, bytes: &'static [u8]) {
+        if bytes.len() <= 1024 {
+            return self.append(bytes);
+        }
+        self.enqueue(Chunk::Static(bytes));
+    }
+
+    /// Moves everything that waits in `other` behind what waits here.
+    pub fn append_all(&mut self, other: Self) {
+        debug_assert_eq!(other.sent, 0, "a held response has sent nothing");
+        for chunk in other.queue.into_iter().flat_map(|queue| *queue) {
+            self.enqueue(chunk);
+        }
+        if let Some(tail) = other.tail {
+            if self
+                .tail
+                .as_ref()
+                .is_some_and(|mine| mine.spare() >= tail.len())
+            {
+                self.append(&tail);
+            } else {
+                self.seal_tail();
+                self.tail = Some(tail);
+            }
+        }
+    }
+
+    /// What waits, first to last, as few slices as there are chunks.
+    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        let queued = self
+            .queue
+            .iter()
+            .flat_map(|queue| queue.iter().map(Chunk::bytes));
+        let tail = self.tail.iter().map(|tail| tail.as_slice());
+        let mut skip = self.sent;
+        queued
+            .chain(tail)
+            .map(move |bytes| &bytes[core::mem::take(&mut skip)..])
+            .filter(|bytes| !bytes.is_empty())
+    }
+
+    /// Drops the first `count` bytes: they are sent. Buffers go back as they empty.
+    pub fn consume(&mut self, count: usize) {
+        debug_assert!(count <= self.len(), "sent more than waited");
+        self.sent += count;
+        while let Some(first) = self.queue.as_ref().and_then(|queue| queue.front()) {
+            let len = first.bytes().len();
+            if self.sent < len {
+                return;
+            }
+            self.sent -= len;
+            self.queue_bytes -= len;
+            self.queue.as_mut().and_then(|queue| queue.pop_front());
+        }
+        if self
+            .tail
+            .as_ref()
+            .is_some_and(|tail| self.sent == tail.len())
+        {
+            self.clear();
+        }
+    }
+
+    /// Drops everything, sent or not.
+    pub fn clear(&mut self) {
+        self.queue = None;
+        self.queue_bytes = 0;
+        self.tail = None;
+        self.sent = 0;
+    }
+
+    fn enqueue(&mut self, chunk: Chunk) {
+        if chunk.bytes().is_empty() {
+            return;
+        }
+        self.seal_tail();
+        self.queue_bytes += chunk.bytes().len();
+        self.queue.get_or_insert_default().push_back(chunk);
+    }
+
+    /// Ends the tail, so that what is queued next stands behind it.
+    fn seal_tail(&mut self) {
+        let Some(tail) = self.tail.take() else { return };
+        if tail.is_empty() {
+            return;
+        }
+        self.queue_bytes += tail.len();
+        self.queue
+            .get_or_insert_default()
+            .push_back(Chunk::Pooled(tail));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BufferPool, SendBuffer};
+    use std::sync::Arc;
+
+    fn queued(out: &SendBuffer) -> Vec<u8> {
+        out.chunks().flatten().copied().collect()
+    }
+
+    #[test]
+    fn a_dropped_buffer_is_the_next_one_taken() {
+        let pool = BufferPool::default();
+        let first = pool.take(10);
+        let address = first.as_ptr();
+        assert_eq!(pool.taken(), 1);
+        drop(first);
+        assert_eq!((pool.taken(), pool.take(4096).as_ptr()), (0, address));
+    }
+
+    #[test]
+    fn a_growing_buffer_keeps_its_bytes_and_the_count() {
+        let pool = BufferPool::default();
+        let mut buffer = pool.take(0);
+        let bytes: Vec<u8> = (0..200_000_u32).map(|i| i.to_le_bytes()[0]).collect();
+        for piece in bytes.chunks(777) {
+            buffer.append(piece);
+        }
+        assert_eq!((&buffer[..], pool.taken()), (&bytes[..], 1));
+    }
+
+    #[test]
+    fn bytes_leave_in_the_order_they_were_queued_however_they_are_consumed() {
+        for step in [1, 2, 3, 1000, 5000, 100_000] {
+            let pool = BufferPool::default();
+            let mut out = SendBuffer::new(&pool);
+            let shared: Arc<[u8]> = vec![b's'; 3000].into();
+            out.append(b"head");
+            out.append_shared(&shared);
+            out.append(&[b'x'; 40_000]);
+            let mut other = SendBuffer::new(&pool);
+            other.append(b"held");
+            other.append_static(&[b'0'; 2000]);
+            other.append(b"tail");
+            out.append_all(other);
+            let want = queued(&out);
+            assert_eq!((want.len(), out.len()), (45_012, 45_012));
+            let mut got = Vec::new();
+            while !out.is_empty() {
+                let count = step.min(out.len());
+                got.extend_from_slice(&queued(&out)[..count]);
+                out.consume(count);
+                assert_eq!(out.len(), want.len() - got.len());
+            }
+            assert!(got == want, "step {step}");
+            assert_eq!(pool.taken(), 0, "an empty send buffer owns nothing");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Drivers: the sans-IO machine of one connection. Bytes and a time in, events and bytes out.
+//!
+//! Sits above the protocol layer and below everything that knows a socket, so that a fuzzer can
+//! drive a whole connection. Three worlds do: the reactor over sockets, the simulation, the fuzzer.
+//!
+//! A driver has four kinds of method, after quinn-proto:
+//! - A. questions: [`Driver::appetite`], [`Driver::deadline`];
+//! - B. input: [`Driver::receive`], [`Driver::receive_eof`], [`Driver::handle_deadline`];
+//! - C. commands, methods of the variant: `respond`, `send`, `begin_close`;
+//! - D. output: what B and C appended to the [`EventLog`] and the `SendBuffer`.
+//!
+//! **The driving invariant.** After any call of kind B or C, ask A and flush the `SendBuffer`
+//! before the next input. Time never goes back. After `Appetite::Close` or an `Err`, no further
+//! `receive`. Debug builds assert it.
+//!
+//! Not here: sockets, keys, timers that fire by themselves (`reactor/`).
+
+use crate::buffer::{PooledBuf, Span};
+use crate::http1::{Field, Request, RequestHead};
+use crate::ws::MessageKind;
+
+/// Numbers a request on its connection, and so its answer (RFC 9110: one exchange).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Exchange(pub u32);
+
+/// Where an event's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// In the segment just received, decoded in place.
+    Segment(Span),
+    /// In a buffer of the log, put together from several segments.
+    Assembled(u32),
+}
+
+impl Payload {
+    /// No bytes.
+    pub const EMPTY: Self = Self::Segment(Span { start: 0, len: 0 });
+}
+
+/// A fact from a driver. Plain data: the bytes it speaks of are in the segment or in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The head of a request arrived whole. `Body` and `End` follow if it has a body.
+    Request {
+        /// Which request of the connection.
+        exchange: Exchange,
+        /// Index of its head in the log.
+        head: u32,
+        /// Offset of the head's first byte in the segment.
+        at: u32,
+    },
+    /// Bytes of a request's body; all of them at once where bodies are collected.
+    Body {
+        /// Whose body.
+        exchange: Exchange,
+        /// The bytes.
+        payload: Payload,
+    },
+    /// The body is complete.
+    End {
+        /// Whose body.
+        exchange: Exchange,
+    },
+    /// One whole WebSocket message.
+    Message {
+        /// Text is known to be UTF-8.
+        kind: MessageKind,
+        /// The message.
+        payload: Payload,
+    },
+    /// A pong that answers a ping of ours, or comes unasked. Pings are answered by the driver.
+    Pong {
+        /// At most 125 bytes.
+        payload: Payload,
+    },
+    /// The peer began the closing handshake, or answered ours.
+    Closing {
+        /// As sent; `close_code::NO_STATUS` if the frame was empty.
+        code: u16,
+        /// UTF-8, at most 123 bytes.
+        reason: Payload,
+    },
+    /// Everything owed has been handed to the application and it may send again.
+    Drained,
+}
+
+const _: () = assert!(size_of::<Event>() <= 24);
+
+/// The events of one turn with what they refer to. Cleared and reused, so that a warm one does
+/// not allocate.
+#[derive(Debug, Default)]
+pub struct EventLog {
+    events: Vec<Event>,
+    /// Heads of the requests, by `Event::Request::head`.
+    pub(crate) heads: Vec<RequestHead>,
+    /// Fields of all heads; each head knows its range.
+    pub(crate) fields: Vec<Field>,
+    /// Payloads that did not fit one segment, by `Payload::Assembled`.
+    assembled: Vec<PooledBuf>,
+}
+
+impl EventLog {
+    /// Adds `event`.
+    pub fn push(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    /// Keeps an assembled payload and says how an event refers to it.
+    pub fn keep(&mut self, bytes: PooledBuf) -> Payload {
+        // One turn logs far fewer than 2^32 payloads: each costs at least a byte of the area.
+        let index = u32::try_from(self.assembled.len()).unwrap_or(u32::MAX);
+        self.assembled.push(bytes);
+        Payload::Assembled(index)
+    }
+
+    /// The events so far, first to last.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// The bytes `payload` names, given the segment its event was logged for.
+    pub fn payload<'a>(&'a self, payload: Payload, segment: &'a [u8]) -> &'a [u8] {
+        match payload {
+            Payload::Segment(span) => span.of(segment),
+            Payload::Assembled(index) => self
+                .assembled
+                .get(index as usize)
+                .map_or(&[], |bytes| bytes.as_slice()),
+        }
+    }
+
+    /// The request whose head is number `head` and began at offset `at` of `segment`.
+    pub fn request<'a>(&'a self, head: u32, at: u32, segment: &'a [u8]) -> Option<Request<'a>> {
+        let head = self.heads.get(head as usize)?;
+        let bytes = Span {
+            start: at,
+            len: head.len,
+        }
+        .of(segment);
+        let fields = self
+            .fields
+            .get(head.fields.start as usize..head.fields.end as usize)?;
+        Some(Request::new(head, bytes, fields))
+    }
+
+    /// Forgets everything, keeps the memory. Assembled payloads go back to their pool.
+    pub fn clear(&mut self) {
+        self.events.clear();
+        self.heads.clear();
+        self.fields.clear();
+        self.assembled.clear();
+    }
+}
+
+/// What a driver wants of the one who drives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appetite {
+    /// More input.
+    Read,
+    /// No input for now: the application is behind, or what we owe is not sent yet.
+    Pause,
+    /// No more input ever: flush, then close so that the peer can read our last words.
+    Close,
+}
+
+/// The deadlines a connection may miss, for `Cause::TimedOut` and for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Deadline {
+    /// A head was begun and not finished: `Limits::head_timeout`.
+    Head,
+    /// A body stopped coming: `Limits::body_timeout`.
+    Body,
+    /// Nothing happened between exchanges, or on a WebSocket: `idle_timeout`.
+    Idle,
+    /// The peer does not take what we send: `Limits::write_timeout`.
+    Write,
+    /// The peer did not finish its side of closing: `Limits::linger_timeout`.
+    Close,
+    /// The application did not answer an upgrade: `Limits::handshake_timeout`.
+    Handshake,
+    /// No pong came for our ping.
+    Ping,
+}
+
+/// Something the *caller* broke. Never closes a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// The connection has ended; scripts race with peers, so expect it.
+    Gone,
+    /// The exchange has been answered already, or never was.
+    AlreadyAnswered,
+    /// The connection still speaks HTTP.
+    NotAWebSocket,
+    /// The connection, or the exchange, is no upgrade to WebSocket.
+    NotAnUpgrade,
+    /// We have begun to close: nothing may be sent behind a close frame.
+    Closing,
+    /// The status lies outside 200 to 599.
+    InvalidStatus,
+    /// A field name has a byte outside `tchar`, a value a control byte, or the field is one that
+    /// the driver writes itself (`Content-Length`, `Transfer-Encoding`, `Connection`).
+    InvalidField,
+    /// A close code that may not be sent, or a reason over 123 bytes or not UTF-8.
+    InvalidClose,
+    /// A ping payload over 125 bytes.
+    PingTooLong,
+    /// Text that is not UTF-8.
+    NotUtf8,
+    /// More or fewer body bytes than the announced length.
+    LengthMismatch,
+}
+
+impl core::fmt::Display for Misuse {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Gone => "the connection has ended",
+            Self::AlreadyAnswered => "the request has been answered already",
+            Self::NotAWebSocket => "the connection is not a WebSocket",
+            Self::NotAnUpgrade => "the request does not ask for a WebSocket",
+            Self::Closing => "the WebSocket is closing",
+            Self::InvalidStatus => "the status must lie between 200 and 599",
+            Self::InvalidField => "a header has an invalid name or value",
+            Self::InvalidClose => "the close code or reason may not be sent",
+            Self::PingTooLong => "a ping carries at most 125 bytes",
+            Self::NotUtf8 => "text must be valid UTF-8",
+            Self::LengthMismatch => "the body's length differs from the announced one",
+        })
+    }
+}
+
+impl core::error::Error for Misuse {}
+
+/// Whether to go on sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    /// There is room.
+    Low,
+    /// More than `Limits::out_bytes_high` bytes wait: stop until `What::Writable`.
+    High,
+}

@@ -1,0 +1,8 @@
+//! End-to-end tests, and the rules of the house: one binary, one module for each area.
+//!
+//! - `tidy`       what no compiler checks: layers, sizes, headers, forbidden words
+//!
+//! The modules are `cfg(test)` so that lints know them for what they are.
+
+#[cfg(test)]
+mod tidy;

@@ -7,8 +7,8 @@
 //! - L0 [`violation`], [`limits`], [`buffer`]: the rules, the bounds, the byte containers;
 //! - L1 [`http1`], [`ws`], `url`, `date`: the protocols as pure functions of bytes;
 //! - L2 [`conn`]: one connection as a machine, bytes and a time in, events and bytes out;
-//! - L3 `transport`: the one seam to the world, `trait Net`;
-//! - L4 `reactor`: the loop; L5 `server`: the face.
+//! - L3 [`transport`]: the one seam to the world, `trait Net`;
+//! - L4 [`reactor`]: the loop; L5 `server`: the face.
 //!
 //! Without features the crate is pure: no socket, no clock. `core/ARCHITECTURE.md` has the walk
 //! of one request from wire to wire.
@@ -17,5 +17,7 @@ pub mod buffer;
 pub mod conn;
 pub mod http1;
 pub mod limits;
+pub mod reactor;
+pub mod transport;
 pub mod violation;
 pub mod ws;

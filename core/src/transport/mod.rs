@@ -1,0 +1,276 @@
+//! Bytes to and from the world: the seam [`Net`], and the [`Transport`] of one connection.
+//!
+//! Sits below the reactor and above nothing but buffers: it sees bytes and never what they mean.
+//! Everything that touches a socket or a clock is a method of [`Net`]. `mio.rs` implements it over
+//! real sockets; the simulation of the test suite implements it over a seed and virtual time.
+//!
+//! Invariants
+//! - Sockets never block. Readiness is edge-triggered: who stops before `WouldBlock` must remember
+//!   that there may be more, because no event will say so again.
+//! - A [`Transport`] makes one `read` per call and never reads behind an end of file; it writes
+//!   until nothing waits or the socket is full.
+//! - An interrupted call (`EINTR`) is repeated here and seen by nobody above.
+//!
+//! Not here: which connection reads next, and when (`reactor/`); protocol rules (`conn/`).
+
+use crate::buffer::SendBuffer;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+/// Where to listen, or what to connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// TCP. Port 0 lets the system choose one; [`Net::local_endpoint`] tells which.
+    Ip(SocketAddr),
+    /// A stream socket in the file system.
+    Unix(PathBuf),
+}
+
+/// Who connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// The address and port at the other end.
+    Ip(SocketAddr),
+    /// Someone on this machine; such sockets have no address worth telling.
+    Unix,
+}
+
+/// One report of [`Net::poll`]: something changed for the socket registered under `token`.
+///
+/// A hint, not a promise: a report may be spurious, and the call it invites may still say
+/// `WouldBlock`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// As given when the socket was registered.
+    pub token: u64,
+    /// A read (or an accept) may succeed now.
+    pub readable: bool,
+    /// A write may succeed now, or a connect has come to its end.
+    pub writable: bool,
+    /// The peer closed its side, or the socket failed. No further event may come for it, so from
+    /// here on a read is worth trying until it says [`ReadOutcome::Eof`] or
+    /// [`ReadOutcome::Failed`], however short the reads before were.
+    pub hung_up: bool,
+}
+
+/// The one seam between the house and the world: everything that touches a socket or a clock.
+///
+/// Tokens are the caller's names for sockets, reported back by [`poll`](Self::poll). A token with
+/// a zero upper half names the waker (0) or a listener (1 and up).
+pub trait Net {
+    /// A connected, or connecting, stream socket.
+    type Socket;
+    /// A listening socket.
+    type Listener;
+
+    /// Whether a read that returns less than it was asked for has emptied the socket, so that new
+    /// bytes will be announced by a new event. True of epoll and kqueue; false of emulations over
+    /// `poll(2)` and of IOCP, where only `WouldBlock` re-arms the socket.
+    const SHORT_READ_DRAINS: bool;
+
+    /// The time; never goes back.
+    fn now(&self) -> Instant;
+
+    /// Seconds since 1970-01-01 00:00 UTC, for the `Date` field.
+    fn unix_time(&self) -> u64;
+
+    /// Waits until some socket is ready, the waker is used, or `timeout` has passed; `None` waits
+    /// for ever and zero does not wait. Clears `ready`, then reports into it. It may return early
+    /// with nothing: an interruption by a signal is no error.
+    ///
+    /// # Errors
+    /// What the system's poll refuses; the reactor cannot go on after that.
+    fn poll(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// Listens at `at` and reports connections to [`accept`](Self::accept) as readable `token`.
+    ///
+    /// # Errors
+    /// Address in use, not ours, or not permitted; [`ErrorKind::Unsupported`] for a kind of
+    /// endpoint that the platform lacks.
+    fn listen(&mut self, at: &Endpoint, token: u64) -> io::Result<Self::Listener>;
+
+    /// Where `listener` really listens, with the port that the system chose.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    fn local_endpoint(&self, listener: &Self::Listener) -> io::Result<Endpoint>;
+
+    /// Takes one waiting connection. Its socket does not block, sends without delay
+    /// (`TCP_NODELAY`), and reports nothing until [`register`](Self::register) is called.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none waits: the next one will be announced. `ConnectionAborted` if it
+    /// left while it waited: try again at once. Others, such as too many open files, mean that
+    /// connections may still wait and that *no event will say so*: try again later.
+    fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Socket, Peer)>;
+
+    /// Reports readiness of `socket` as `token` from now on, in both directions, edge-triggered.
+    /// What is ready already is reported by the next poll.
+    ///
+    /// # Errors
+    /// What the system refuses; the socket is then of no use and should be closed.
+    fn register(&mut self, socket: &mut Self::Socket, token: u64) -> io::Result<()>;
+
+    /// Begins to connect to `to`. The socket is registered as `token`; when that is reported
+    /// writable or hung up, [`connect_outcome`](Self::connect_outcome) tells how it went.
+    ///
+    /// # Errors
+    /// What can be refused at once.
+    fn connect(&mut self, to: &Endpoint, token: u64) -> io::Result<Self::Socket>;
+
+    /// How a [`connect`](Self::connect) ended.
+    ///
+    /// # Errors
+    /// Why it failed; `WouldBlock` if it has not ended yet.
+    fn connect_outcome(&mut self, socket: &Self::Socket) -> io::Result<()>;
+
+    /// Reads what has arrived, at most `into.len()` bytes; 0 means that the peer has finished.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing has arrived: an event will tell. Any other ends the connection.
+    fn read(&mut self, socket: &mut Self::Socket, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes from the front of `from`, as much as the socket takes, and returns how much.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the socket is full: an event will tell. Any other ends the connection.
+    fn write(&mut self, socket: &mut Self::Socket, from: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Tells the peer that we have finished; we may go on reading.
+    ///
+    /// # Errors
+    /// What the system refuses; usually the peer has left already.
+    fn shutdown_write(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
+
+    /// Closes `socket` for good; no event follows. `abort` throws away what has not been sent and
+    /// resets the connection, so that nothing of it lingers in the system.
+    fn close(&mut self, socket: Self::Socket, abort: bool);
+
+    /// Stops listening; connections that wait are refused.
+    fn close_listener(&mut self, listener: Self::Listener);
+
+    /// Makes [`poll`](Self::poll) return, from any thread, as often as one likes; wakes between
+    /// two polls count as one, and none is lost.
+    fn waker(&self) -> Waker;
+}
+
+/// How a [`Transport::read`] went.
+#[derive(Debug)]
+pub enum ReadOutcome {
+    /// Bytes arrived.
+    Bytes {
+        /// How many, at least one.
+        count: usize,
+        /// Whether that was all for now and an event will announce more. The caller may then
+        /// forget that the socket was readable, unless it was reported [`Ready::hung_up`].
+        drained: bool,
+    },
+    /// Nothing has arrived; an event will tell.
+    Blocked,
+    /// The peer has finished; nothing will come any more.
+    Eof,
+    /// The connection is broken.
+    Failed(io::Error),
+}
+
+/// How a [`Transport::write`] went.
+#[derive(Debug)]
+pub enum WriteOutcome {
+    /// Nothing waits any more.
+    Flushed,
+    /// The socket is full and something still waits; an event will tell.
+    Blocked,
+    /// The connection is broken.
+    Failed(io::Error),
+}
+
+/// Chunks handed to the system in one gathered write. A turn's output is rarely more than a few.
+const CHUNKS_PER_WRITE: usize = 16;
+
+/// What carries one connection's bytes. TLS, when it comes, is the second variant; who drives a
+/// connection cannot tell which it has.
+#[derive(Debug)]
+pub enum Transport<S> {
+    /// Bytes as they are.
+    Plain(S),
+}
+
+impl<S> Transport<S> {
+    /// Reads once into `into`, which must not be empty.
+    pub fn read<N: Net<Socket = S>>(&mut self, net: &mut N, into: &mut [u8]) -> ReadOutcome {
+        debug_assert!(!into.is_empty(), "a read into nothing looks like an end");
+        let Self::Plain(socket) = self;
+        loop {
+            return match net.read(socket, into) {
+                Ok(0) => ReadOutcome::Eof,
+                Ok(count) => ReadOutcome::Bytes {
+                    count,
+                    drained: N::SHORT_READ_DRAINS && count < into.len(),
+                },
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => continue,
+                    ErrorKind::WouldBlock => ReadOutcome::Blocked,
+                    _ => ReadOutcome::Failed(error),
+                },
+            };
+        }
+    }
+
+    /// Writes what waits in `out` and drops it from there, until nothing waits or the socket is
+    /// full.
+    pub fn write<N: Net<Socket = S>>(&mut self, net: &mut N, out: &mut SendBuffer) -> WriteOutcome {
+        let Self::Plain(socket) = self;
+        while !out.is_empty() {
+            let mut gathered = [IoSlice::new(&[]); CHUNKS_PER_WRITE];
+            let mut used = 0;
+            for (slot, chunk) in gathered.iter_mut().zip(out.chunks()) {
+                *slot = IoSlice::new(chunk);
+                used += 1;
+            }
+            match net.write(socket, &gathered[..used]) {
+                // A socket that takes nothing of something would keep us here for ever.
+                Ok(0) => return WriteOutcome::Failed(ErrorKind::WriteZero.into()),
+                Ok(count) => out.consume(count),
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::WouldBlock => return WriteOutcome::Blocked,
+                    _ => return WriteOutcome::Failed(error),
+                },
+            }
+        }
+        WriteOutcome::Flushed
+    }
+
+    /// Tells the peer that we have finished, behind all that was written.
+    ///
+    /// # Errors
+    /// As [`Net::shutdown_write`].
+    pub fn shutdown_write<N: Net<Socket = S>>(&mut self, net: &mut N) -> io::Result<()> {
+        let Self::Plain(socket) = self;
+        net.shutdown_write(socket)
+    }
+
+    /// Closes the socket; `abort` as in [`Net::close`].
+    pub fn close<N: Net<Socket = S>>(self, net: &mut N, abort: bool) {
+        let Self::Plain(socket) = self;
+        net.close(socket, abort);
+    }
+
+    /// The socket that carries the bytes.
+    pub fn socket(&self) -> &S {
+        let Self::Plain(socket) = self;
+        socket
+    }
+
+    /// The socket, to register it.
+    pub fn socket_mut(&mut self) -> &mut S {
+        let Self::Plain(socket) = self;
+        socket
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! The command line: what to measure, against whom, how long.
+//!
+//! Not here: the roles `serve` and `launch`, which only the harness itself calls (`run.rs`).
+
+use std::time::Duration;
+
+use crate::peers::{PEERS, Peer};
+use crate::rounds::Plan;
+use crate::workload::{WORKLOADS, Workload};
+
+/// Shown for `--help` and with each misuse.
+pub(crate) const USAGE: &str = "\
+usage: load [quick] [WORKLOAD…] [--peers NAME,…] [--rounds N] [--round-ms N] [--list]
+
+  quick          fewer and shorter rounds: a glance, not a figure to quote
+  WORKLOAD       by name; none: all of them
+  --peers        only these; floor and hyper are always measured, for the ratios
+  --rounds N     interleaved rounds per workload
+  --round-ms N   milliseconds per peer and round
+  --list         print workloads and peers";
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) struct Args {
+    pub(crate) workloads: Vec<&'static Workload>,
+    pub(crate) peers: Vec<&'static Peer>,
+    pub(crate) plan: Plan,
+    pub(crate) lists: bool,
+}
+
+/// Reads the arguments after the program's name.
+pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Args, String> {
+    let mut args = Args {
+        workloads: Vec::new(),
+        peers: PEERS.iter().collect(),
+        plan: Plan {
+            rounds: 12,
+            round: Duration::from_millis(500),
+            warm_up: Duration::from_millis(200),
+        },
+        lists: false,
+    };
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "quick" => args.plan = quick(),
+            "all" => args.workloads = WORKLOADS.iter().collect(),
+            "--list" => args.lists = true,
+            "--help" | "-h" => return Err(USAGE.to_owned()),
+            "--rounds" => args.plan.rounds = number(&argument, arguments.next())?,
+            "--round-ms" => {
+                args.plan.round =
+                    Duration::from_millis(number(&argument, arguments.next())? as u64);
+            }
+            "--peers" => args.peers = peers(&arguments.next().unwrap_or_default())?,
+            name => match WORKLOADS.iter().find(|workload| workload.name == name) {
+                Some(workload) => args.workloads.push(workload),
+                None => return Err(format!("no workload or option {name}\n{USAGE}")),
+            },
+        }
+    }
+    if args.workloads.is_empty() {
+        args.workloads = WORKLOADS.iter().collect();
+    }
+    Ok(args)
+}
+
+fn quick() -> Plan {
+    Plan {
+        rounds: 5,
+        round: Duration::from_millis(200),
+        warm_up: Duration::from_millis(100),
+    }
+}
+
+fn number(option: &str, value: Option<String>) -> Result<usize, String> {
+    let value = value.unwrap_or_default();
+    let number = value
+        .parse()
+        .ok()
+        .filter(|number| (1..=100_000).contains(number));
+    number.ok_or_else(|| format!("{option}: expected a number from 1 to 100000, got {value:?}"))
+}
+
+fn peers(names: &str) -> Result<Vec<&'static Peer>, String> {
+    let asked: Vec<&str> = names.split(',').collect();
+    if let Some(unknown) = asked
+        .iter()
+        .find(|name| PEERS.iter().all(|peer| peer.name != **name))
+    {
+        return Err(format!("--peers: no peer {unknown:?}; see --list"));
+    }
+    let is_asked =
+        |peer: &&Peer| ["floor", "hyper"].contains(&peer.name) || asked.contains(&peer.name);
+    Ok(PEERS.iter().filter(is_asked).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Args, String> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn no_arguments_mean_everything() {
+        let args = parsed("").unwrap();
+        assert_eq!(args.workloads.len(), WORKLOADS.len());
+        assert_eq!(args.peers.len(), PEERS.len());
+    }
+
+    #[test]
+    fn yardsticks_stay_when_peers_are_chosen() {
+        let args = parsed("get --peers hyper-flush --rounds 3").unwrap();
+        let names: Vec<_> = args.peers.iter().map(|peer| peer.name).collect();
+        assert_eq!(names, ["floor", "hyper", "hyper-flush"]);
+        assert_eq!((args.workloads.len(), args.plan.rounds), (1, 3));
+    }
+
+    #[test]
+    fn unknown_names_and_senseless_numbers_are_refused() {
+        for line in [
+            "gte",
+            "--peers nobody",
+            "--rounds 0",
+            "--rounds x",
+            "--round-ms",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+}

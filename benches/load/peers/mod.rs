@@ -1,0 +1,99 @@
+//! The servers that are compared, and what is said about each.
+//!
+//! A peer is a process. Those compiled in run as `load serve NAME`; the others are programs that `process.rs` starts. Each binds
+//! a port of 127.0.0.1 that the system chooses and prints one line `listening PORT`.
+//!
+//! Invariants
+//! - A peer that cannot run here is reported with its reason, never left out in silence.
+//! - `settings` says how a peer is configured; it is printed and recorded beside its figures.
+//!
+//! Not here: starting and stopping (`process.rs`), choosing which to run (`run.rs`).
+
+mod floor;
+mod floor_echo;
+mod hyper;
+pub(crate) mod process;
+
+use std::io::{self, Write as _};
+
+use crate::workload::Kind;
+
+/// One line of the table of peers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    /// Names it on the command line, in tables and records.
+    pub(crate) name: &'static str,
+    /// How it is configured, in a few words.
+    pub(crate) settings: &'static str,
+    speaks: Speaks,
+    program: Program,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    Http,
+    Both,
+}
+
+/// What runs in the peer's process.
+#[derive(Clone, Copy, Debug)]
+enum Program {
+    /// This executable, in another role.
+    Within(fn() -> io::Result<()>),
+}
+
+/// Every peer, the yardsticks first.
+pub(crate) const PEERS: &[Peer] = &[
+    Peer {
+        name: "floor",
+        settings: "minimal epoll server: one recv, one send, fixed answer, nothing parsed",
+        speaks: Speaks::Both,
+        program: Program::Within(floor::serve),
+    },
+    Peer {
+        name: "hyper",
+        settings: "hyper http1, tokio current-thread, TCP_NODELAY, keep-alive, no timers, no script",
+        speaks: Speaks::Http,
+        program: Program::Within(|| hyper::serve(false)),
+    },
+    Peer {
+        name: "hyper-flush",
+        settings: "the same with pipeline_flush(true)",
+        speaks: Speaks::Http,
+        program: Program::Within(|| hyper::serve(true)),
+    },
+];
+
+impl Peer {
+    /// Whether this peer can be asked for `kind`.
+    pub(crate) fn answers(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Get | Kind::PostJson => matches!(self.speaks, Speaks::Http | Speaks::Both),
+            Kind::Echo { .. } => matches!(self.speaks, Speaks::Both),
+        }
+    }
+}
+
+/// Runs the peer of that name in this process, until it is ended.
+pub(crate) fn serve(name: &str) -> Result<(), String> {
+    let peer = PEERS.iter().find(|peer| peer.name == name);
+    match peer.map(|peer| peer.program) {
+        Some(Program::Within(serve)) => serve().map_err(|error| format!("{name}: {error}")),
+        None => Err(format!("no peer named {name} is compiled in")),
+    }
+}
+
+/// Tells the harness where this process listens.
+fn announce(port: u16) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "listening {port}")?;
+    stdout.flush()
+}
+
+/// Runs a server on tokio's current-thread runtime, I/O only.
+fn current_thread(server: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?
+        .block_on(server)
+}

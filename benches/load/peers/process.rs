@@ -1,0 +1,149 @@
+//! Starts a peer as a child on one core, learns its port, and ends it.
+//!
+//! ```text
+//!  harness ── spawn ──▶ load launch CORE PARENT PROGRAM ARGS…      pins itself, asks to die with its parent
+//!                         └── exec ──▶ PROGRAM ARGS…               prints "listening PORT"
+//! ```
+//!
+//! Core and death signal survive `exec`, so programs that know nothing of the harness are pinned and ended like the others, and
+//! nothing here needs to run between `fork` and `exec`.
+//!
+//! Invariants
+//! - Dropping a `Process` ends the child and collects it.
+//! - A child that says nothing within [`START_LIMIT`] is an error, not a wait.
+//!
+//! Not here: which programs there are (`mod.rs`).
+
+use std::ffi::OsString;
+use std::io::{self, Read as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use super::{Peer, Program};
+use crate::measure::clock;
+
+/// Longest time from start to the line that tells the port.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// A running peer.
+pub(crate) struct Process {
+    child: Child,
+    /// Kept open: a server that prints later must not fail.
+    _stdout: ChildStdout,
+    pub(crate) port: u16,
+}
+
+impl Process {
+    /// Starts `peer` on `core` and waits for its port.
+    pub(crate) fn start(peer: &Peer, core: usize) -> Result<Self, String> {
+        let harness = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
+        let mut command = Command::new(&harness);
+        command
+            .arg("launch")
+            .arg(core.to_string())
+            .arg(std::process::id().to_string());
+        match peer.program {
+            Program::Within(_) => command.arg(&harness).arg("serve").arg(peer.name),
+        };
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{} does not start: {error}", peer.name))?;
+        let outcome = match child.stdout.take() {
+            Some(mut stdout) => read_port(&mut stdout).map(|port| (stdout, port)),
+            None => Err("no standard output".to_owned()),
+        };
+        match outcome {
+            Ok((stdout, port)) => Ok(Self {
+                child,
+                _stdout: stdout,
+                port,
+            }),
+            Err(error) => {
+                end(&mut child);
+                Err(format!("{} does not start: {error}", peer.name))
+            }
+        }
+    }
+
+    /// The child's process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+/// Kills and collects. A child that is gone already is what was wanted.
+fn end(child: &mut Child) {
+    if child.kill().is_ok() {
+        let _ = child.wait();
+    }
+}
+
+/// The port in the child's first line.
+fn read_port(stdout: &mut ChildStdout) -> Result<u16, String> {
+    let give_up = clock::now() + START_LIMIT;
+    let mut line = Vec::new();
+    loop {
+        let left = give_up.saturating_duration_since(clock::now());
+        let left = Timespec::try_from(left).map_err(|_| "start limit out of range")?;
+        let ready = poll(&mut [PollFd::new(stdout, PollFlags::IN)], Some(&left))
+            .map_err(|error| error.to_string())?;
+        if ready == 0 {
+            return Err(format!("no port within {} s", START_LIMIT.as_secs()));
+        }
+        let mut piece = [0; 128];
+        match stdout.read(&mut piece) {
+            Ok(0) => return Err("it ended before it told its port".to_owned()),
+            Ok(got) => line.extend_from_slice(&piece[..got]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(format!("standard output: {error}")),
+        }
+        if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+            let line = String::from_utf8_lossy(&line[..end]).into_owned();
+            let port = line
+                .strip_prefix("listening ")
+                .and_then(|port| port.trim().parse().ok());
+            return port.ok_or_else(|| format!("expected \"listening PORT\", got {line:?}"));
+        }
+    }
+}
+
+/// Pins this thread (and what it becomes) to one core.
+pub(crate) fn pin(core: usize) -> Result<(), String> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).map_err(|error| format!("core {core}: {error}"))
+}
+
+/// `load launch CORE PARENT PROGRAM ARGS…`: never returns unless it fails.
+pub(crate) fn launch(arguments: &[OsString]) -> Result<(), String> {
+    let [core, parent, program, rest @ ..] = arguments else {
+        return Err("launch: expected CORE PARENT PROGRAM ARGS…".to_owned());
+    };
+    let number = |text: &OsString| text.to_str().and_then(|text| text.parse::<usize>().ok());
+    let core = number(core).ok_or("launch: CORE is no number")?;
+    let parent = number(parent)
+        .and_then(|id| i32::try_from(id).ok())
+        .and_then(Pid::from_raw);
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| format!("launch: {error}"))?;
+    // The harness may have died before the line above took effect.
+    if getppid() != parent {
+        return Err("launch: the harness is gone".to_owned());
+    }
+    pin(core)?;
+    let error = Command::new(program).args(rest).exec();
+    Err(format!("{}: {error}", program.to_string_lossy()))
+}

@@ -1,0 +1,115 @@
+//! JSON lines under `benches/results/`: every round of every peer, with the machine, the kernel, the commit and the settings.
+//!
+//! One line per peer and workload. The figures are the raw ones (nanoseconds, ticks, answers), so that any summary can be made
+//! again later. The format is flat and written by hand: a writer of strings and numbers needs no dependency.
+//!
+//! Invariants
+//! - A line is whole JSON by itself; a run that breaks off leaves whole lines.
+//!
+//! Not here: the table (`report.rs`).
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::measure::machine;
+use crate::rounds::{Plan, Series};
+use crate::workload::Workload;
+
+/// The file of one run.
+pub(crate) struct Record {
+    file: File,
+    pub(crate) path: PathBuf,
+    /// The members that every line begins with.
+    about: String,
+}
+
+impl Record {
+    /// Creates a file named after the second of the run.
+    pub(crate) fn create(unix_seconds: u64) -> io::Result<Self> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+        fs::create_dir_all(&folder)?;
+        let path = folder.join(format!("load-{unix_seconds}.jsonl"));
+        let about = format!(
+            r#""time":{unix_seconds},"processor":{},"cores":{},"kernel":{},"congestion_control":{},"commit":{}"#,
+            quoted(&machine::processor()),
+            machine::cores().map_or(0, |cores| cores.len()),
+            quoted(&machine::kernel()),
+            quoted(&machine::congestion_control()),
+            quoted(&machine::commit())
+        );
+        Ok(Self {
+            file: File::create(&path)?,
+            path,
+            about,
+        })
+    }
+
+    /// Appends the lines of one workload.
+    pub(crate) fn append(
+        &mut self,
+        workload: &Workload,
+        plan: Plan,
+        all: &[Series],
+    ) -> io::Result<()> {
+        for series in all {
+            let outcome = match &series.outcome {
+                Ok(rounds) => {
+                    let rounds: Vec<String> = rounds
+                        .iter()
+                        .map(|round| {
+                            format!(
+                                r#"{{"answers":{},"wall_ns":{},"cpu_ns":{},"user_ticks":{},"system_ticks":{}}}"#,
+                                round.answers,
+                                round.wall.as_nanos(),
+                                round.cpu.total_ns,
+                                round.cpu.user_ticks,
+                                round.cpu.system_ticks
+                            )
+                        })
+                        .collect();
+                    format!(r#""rounds":[{}]"#, rounds.join(","))
+                }
+                Err(error) => format!(r#""error":{}"#, quoted(error)),
+            };
+            writeln!(
+                self.file,
+                r#"{{{},"workload":{},"connections":{},"in_flight":{},"pinned_cores":{},"round_ms":{},"peer":{},"settings":{},{outcome}}}"#,
+                self.about,
+                quoted(workload.name),
+                workload.connections,
+                workload.in_flight,
+                workload.cores,
+                plan.round.as_millis(),
+                quoted(series.peer.name),
+                quoted(series.peer.settings)
+            )?;
+        }
+        self.file.flush()
+    }
+}
+
+/// A JSON string.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            control if control < ' ' => out.push_str(&format!("\\u{:04x}", u32::from(control))),
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_strings_read_back_as_they_were() {
+        let text = "a \"b\" \\ \n \u{1} é";
+        assert_eq!(serde_json::from_str::<String>(&quoted(text)).unwrap(), text);
+    }
+}

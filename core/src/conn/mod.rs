@@ -15,6 +15,8 @@
 //!
 //! Not here: sockets, keys, timers that fire by themselves (`reactor/`).
 
+pub mod websocket;
+
 use crate::buffer::{PooledBuf, Span};
 use crate::http1::{Field, Request, RequestHead};
 use crate::ws::MessageKind;

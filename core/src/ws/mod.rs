@@ -10,6 +10,11 @@
 //!
 //! Not here: the connection's life (closing handshake, pings, timeouts): `conn/websocket.rs`.
 
+pub mod frame;
+pub mod mask;
+pub mod message;
+pub mod utf8;
+
 /// Which end we are. A server requires masked frames and sends none; a client the reverse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

@@ -1,0 +1,335 @@
+//! Frames to messages: fragments joined, control frames between them, text checked. RFC 6455 §5.4.
+//!
+//! Sits in the protocol layer above `frame.rs`, `mask.rs` and `utf8.rs`. The caller owns the
+//! segment; payload is unmasked in it. A message or control frame that lies in one piece inside
+//! the segment is a range of it; any other is put together in one pooled buffer, which is given
+//! away whole.
+//!
+//! Invariants
+//! - Payload is consumed as it arrives; at most part of a header, 13 bytes, is left.
+//! - What comes out does not depend on how the input is cut, except for where its bytes are.
+//! - Memory grows with what has arrived, never with what a header merely announces.
+//! - A control frame in pieces stands behind the message's bytes in the same buffer, and is taken
+//!   off when it is whole: data cannot arrive meanwhile.
+//! - After an `Err` the decoder is of no more use; `reset` gives its buffer back.
+//!
+//! Not here: answers to control frames, timeouts, the closing handshake (`conn/websocket.rs`).
+
+use super::frame::{FrameHeader, decode_first_byte, decode_header};
+use super::mask::{apply_mask, rotate_key};
+use super::utf8::{Utf8Stream, is_utf8};
+use super::{MessageKind, Opcode, Role};
+use crate::buffer::{BufferPool, PooledBuf};
+use crate::violation::Violation;
+use core::ops::Range;
+
+/// The most that is set aside for a message before its bytes are there.
+const FIRST_BYTES_MAX: usize = 16 * 1024;
+
+/// Payload bytes that allow a message one more fragment than `fragments_max`.
+const BYTES_PER_FRAGMENT: u64 = 16;
+
+/// What a peer must keep to, beside the syntax.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageRules {
+    /// Which end we are.
+    pub role: Role,
+    /// Bytes of one message. Over it: `MessageTooLarge`, as soon as a header announces it.
+    pub message_bytes_max: u32,
+    /// Fragments of one message before its bytes must have earned more, one for each 16 bytes.
+    /// Over it: `TooManyFragments`.
+    pub fragments_max: u32,
+}
+
+/// Something whole that came out of the frames.
+#[derive(Debug)]
+pub enum Received {
+    /// A message, unmasked in place.
+    Message {
+        /// Text is known to be UTF-8.
+        kind: MessageKind,
+        /// Where in the segment.
+        range: Range<usize>,
+    },
+    /// A message put together from pieces.
+    Assembled {
+        /// Text is known to be UTF-8.
+        kind: MessageKind,
+        /// All of it.
+        bytes: PooledBuf,
+    },
+    /// A control frame, unmasked in place.
+    Control {
+        /// `Close`, `Ping` or `Pong`.
+        opcode: Opcode,
+        /// Where in the segment; at most 125 bytes.
+        range: Range<usize>,
+    },
+    /// A control frame put together from pieces.
+    AssembledControl {
+        /// `Close`, `Ping` or `Pong`.
+        opcode: Opcode,
+        /// All of it, at most 125 bytes.
+        bytes: PooledBuf,
+    },
+}
+
+/// The frame whose payload is arriving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Frame {
+    /// The next byte begins a header.
+    None,
+    Data {
+        fin: bool,
+    },
+    /// A control frame, with the bytes of it that stand at the end of the assembly.
+    Control {
+        opcode: Opcode,
+        assembled: u8,
+    },
+}
+
+/// Turns the bytes of one direction into messages and control frames.
+#[derive(Debug)]
+pub struct MessageDecoder {
+    /// The message so far, then the control frame so far.
+    assembly: Option<PooledBuf>,
+    /// Payload bytes of `frame` still to come.
+    left: u32,
+    /// Its masking key as it applies to the next of them. Zeros where nothing is masked.
+    key: [u8; 4],
+    /// Fragments of the message so far.
+    fragments: u32,
+    utf8: Utf8Stream,
+    /// What the message under way holds; none between messages.
+    kind: Option<MessageKind>,
+    frame: Frame,
+}
+
+impl Default for MessageDecoder {
+    fn default() -> Self {
+        Self {
+            assembly: None,
+            left: 0,
+            key: [0; 4],
+            fragments: 0,
+            utf8: Utf8Stream::default(),
+            kind: None,
+            frame: Frame::None,
+        }
+    }
+}
+
+impl MessageDecoder {
+    /// Decodes from `segment[*at..]` up to the next whole message or control frame, and moves `at`
+    /// behind what it used. `Ok(None)`: nothing whole is left, and what stands behind `at` is part
+    /// of a header, to be offered again with more behind it.
+    ///
+    /// # Errors
+    /// Any violation fails the connection with its close code.
+    #[inline]
+    pub fn next(
+        &mut self,
+        segment: &mut [u8],
+        at: &mut usize,
+        rules: MessageRules,
+        pool: &BufferPool,
+    ) -> Result<Option<Received>, Violation> {
+        loop {
+            if self.frame == Frame::None {
+                let rest = segment.get(*at..).unwrap_or_default();
+                let Some(&first) = rest.first() else {
+                    return Ok(None);
+                };
+                self.check_sequence(first)?;
+                let Some(header) = decode_header(rest, rules.role)? else {
+                    return Ok(None);
+                };
+                self.check_budget(&header, rules)?;
+                *at += usize::from(header.header_len);
+                if let Some(received) = self.receive_in_place(&header, segment, at)? {
+                    return Ok(Some(received));
+                }
+                self.begin_frame(&header);
+            }
+            let available = segment.len() - *at;
+            let take = usize::try_from(self.left).map_or(available, |left| left.min(available));
+            let range = *at..*at + take;
+            *at = range.end;
+            self.receive_piece(&mut segment[range], pool)?;
+            if self.left > 0 {
+                return Ok(None);
+            }
+            if let Some(received) = self.finish_frame(pool)? {
+                return Ok(Some(received));
+            }
+        }
+    }
+
+    /// Drops what is unfinished; its buffer goes back to the pool.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// What the first byte of a frame breaks, so that no later byte is awaited.
+    #[inline]
+    fn check_sequence(&self, first: u8) -> Result<(), Violation> {
+        let first = decode_first_byte(first)?;
+        if first.compressed {
+            return Err(Violation::ReservedBit);
+        }
+        match (first.opcode, self.kind) {
+            (Opcode::Continuation, None) => Err(Violation::ContinuationUnexpected),
+            (Opcode::Text | Opcode::Binary, Some(_)) => Err(Violation::ContinuationExpected),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the announced length breaks: checked before any of the payload is stored.
+    #[inline]
+    fn check_budget(&self, header: &FrameHeader, rules: MessageRules) -> Result<(), Violation> {
+        if header.opcode.is_control() {
+            return Ok(());
+        }
+        let assembled = self.assembly.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        let budget = u64::from(rules.message_bytes_max).saturating_sub(assembled);
+        if header.payload_len > budget {
+            return Err(Violation::MessageTooLarge);
+        }
+        let earned = u64::from(rules.fragments_max).saturating_add(assembled / BYTES_PER_FRAGMENT);
+        if u64::from(self.fragments) >= earned {
+            return Err(Violation::TooManyFragments);
+        }
+        Ok(())
+    }
+
+    /// The usual case: the frame is whole in the segment and needs no other. `at` is behind its
+    /// header, and is moved behind its payload if there was something to receive.
+    #[inline]
+    fn receive_in_place(
+        &mut self,
+        header: &FrameHeader,
+        segment: &mut [u8],
+        at: &mut usize,
+    ) -> Result<Option<Received>, Violation> {
+        let start = *at;
+        let payload = usize::try_from(header.payload_len)
+            .ok()
+            .and_then(|len| segment.get_mut(start..)?.get_mut(..len));
+        let Some(payload) = payload else {
+            return Ok(None);
+        };
+        let range = start..start + payload.len();
+        let kind = match header.opcode {
+            Opcode::Text if header.fin => MessageKind::Text,
+            Opcode::Binary if header.fin => MessageKind::Binary,
+            opcode if opcode.is_control() => {
+                unmask(payload, header.mask);
+                *at = range.end;
+                return Ok(Some(Received::Control { opcode, range }));
+            }
+            _ => return Ok(None),
+        };
+        unmask(payload, header.mask);
+        if kind == MessageKind::Text && !is_utf8(payload) {
+            return Err(Violation::TextNotUtf8);
+        }
+        *at = range.end;
+        Ok(Some(Received::Message { kind, range }))
+    }
+
+    fn begin_frame(&mut self, header: &FrameHeader) {
+        // `check_budget` bounded data by a `u32`, `decode_header` control frames by 125.
+        self.left = u32::try_from(header.payload_len).unwrap_or(u32::MAX);
+        self.key = header.mask.unwrap_or_default();
+        let fin = header.fin;
+        self.frame = match header.opcode {
+            opcode @ (Opcode::Close | Opcode::Ping | Opcode::Pong) => Frame::Control {
+                opcode,
+                assembled: 0,
+            },
+            Opcode::Text => {
+                self.kind = Some(MessageKind::Text);
+                Frame::Data { fin }
+            }
+            Opcode::Binary => {
+                self.kind = Some(MessageKind::Binary);
+                Frame::Data { fin }
+            }
+            Opcode::Continuation => Frame::Data { fin },
+        };
+        if let Frame::Data { .. } = self.frame {
+            self.fragments += 1;
+        }
+    }
+
+    /// Stores the next piece of the frame's payload; of text, only after checking it.
+    fn receive_piece(&mut self, piece: &mut [u8], pool: &BufferPool) -> Result<(), Violation> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        apply_mask(piece, self.key, 0);
+        self.key = rotate_key(self.key, piece.len() as u64);
+        match &mut self.frame {
+            Frame::Control { assembled, .. } => {
+                // At most 125 in all.
+                *assembled += u8::try_from(piece.len()).unwrap_or(u8::MAX);
+            }
+            _ if self.kind == Some(MessageKind::Text) => self.utf8.receive(piece)?,
+            _ => {}
+        }
+        let announced = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let assembly = self
+            .assembly
+            .get_or_insert_with(|| pool.take(announced.min(piece.len().max(FIRST_BYTES_MAX))));
+        if assembly.spare() < piece.len() {
+            // Room for what is announced, if three times as much is there: each byte is moved once
+            // or twice, and a peer that announces much and sends little ties up little.
+            let assembled = assembly.len() + piece.len();
+            assembly.make_room(announced.min(assembled.saturating_mul(3)).max(piece.len()));
+        }
+        assembly.append(piece);
+        self.left -= u32::try_from(piece.len()).unwrap_or(self.left);
+        Ok(())
+    }
+
+    /// Ends a frame whose payload is all there.
+    fn finish_frame(&mut self, pool: &BufferPool) -> Result<Option<Received>, Violation> {
+        match core::mem::replace(&mut self.frame, Frame::None) {
+            Frame::None | Frame::Data { fin: false } => Ok(None),
+            Frame::Data { fin: true } => {
+                self.utf8.finish()?;
+                self.fragments = 0;
+                let kind = self.kind.take().unwrap_or(MessageKind::Binary);
+                let bytes = self.assembly.take().unwrap_or_else(|| pool.take(0));
+                Ok(Some(Received::Assembled { kind, bytes }))
+            }
+            Frame::Control { opcode, assembled } => {
+                let bytes = self.take_control(usize::from(assembled), pool);
+                Ok(Some(Received::AssembledControl { opcode, bytes }))
+            }
+        }
+    }
+
+    /// Takes the control frame's bytes off the end of the assembly.
+    fn take_control(&mut self, len: usize, pool: &BufferPool) -> PooledBuf {
+        if self.kind.is_none() {
+            // No message is under way: the assembly holds nothing else.
+            return self.assembly.take().unwrap_or_else(|| pool.take(0));
+        }
+        let mut control = pool.take(len);
+        if let Some(assembly) = &mut self.assembly {
+            let start = assembly.len().saturating_sub(len);
+            control.extend_from_slice(&assembly[start..]);
+            assembly.truncate(start);
+        }
+        control
+    }
+}
+
+#[inline]
+fn unmask(payload: &mut [u8], mask: Option<[u8; 4]>) {
+    if let Some(key) = mask {
+        apply_mask(payload, key, 0);
+    }
+}

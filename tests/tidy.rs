@@ -43,7 +43,8 @@ const LAYERS: &[(&str, &str)] = &[
     ("topics", ""),
     // L1: pure functions and codecs. The WebSocket handshake is HTTP, so ws may name http1.
     ("date", ""),
-    ("url", "buffer"),
+    // A URI's byte classes stand in the one table of bytes, http1's.
+    ("url", "buffer http1"),
     ("http1", "buffer limits violation date"),
     ("ws", "buffer limits violation http1"),
     // L2: drivers, bytes and a time to events and bytes.

@@ -15,9 +15,11 @@
 
 pub mod buffer;
 pub mod conn;
+pub mod date;
 pub mod http1;
 pub mod limits;
 pub mod reactor;
 pub mod transport;
+pub mod url;
 pub mod violation;
 pub mod ws;

@@ -5,12 +5,54 @@
 //! [`Request`] is the view that turns them into slices.
 //!
 //! - `token.rs`    byte classes
-//! - `parse.rs`    request line, status line, field lines → spans
+//! - `scan.rs`     a head byte by byte: its end, and what is wrong with it
+//! - `parse.rs`    request line, field lines → spans
 //! - `framing.rs`  which bytes after a head belong to its message
-//! - `chunked.rs`  the chunked transfer coding
 //! - `write.rs`    heads and chunks → bytes
 //!
+//! Strictness is decided once, here, and there are no switches. Of syntax errors the first in the
+//! head is reported, as soon as it is there; of contradictions between fields, at the end of the
+//! head, the first in the table of [`Violation`](crate::violation::Violation)s.
+//!
+//! | Input | We | RFC |
+//! | --- | --- | --- |
+//! | bare LF, bare CR | `LineEnding` | 9112 §2.2 |
+//! | NUL or another control byte but HTAB in a value | `FieldValue` | 9110 §5.5 |
+//! | obs-text (0x80 to 0xff) | taken in values, refused elsewhere | 9110 §5.5 |
+//! | folded line, white space before the first field | `LineFolding` | 9112 §2.2, §5.2 |
+//! | white space before the colon | `SpaceBeforeColon` | 9112 §5.1 |
+//! | anything but one SP between the parts of a request line | refused | 9112 §3 |
+//! | `GET /` alone, as HTTP/0.9 had it | `Version` | 9112 §2.3 |
+//! | HTTP/1.2 to 1.9 | spoken to as 1.1 | 9110 §2.5 |
+//! | any other version, the preface of HTTP/2 | `VersionUnsupported` | 9110 §15.6.6 |
+//! | unknown method, well-formed | delivered | 9110 §9.1 |
+//! | `#` in a target | `Target` | 9112 §3.2 |
+//! | visible ASCII that RFC 3986 does not list in a target | delivered: browsers send it | 9112 §3.2 |
+//! | absolute-form other than `http`, `https`; with user information | `Target` | 9110 §4.2.4 |
+//! | CONNECT without port; `*` with a method other than OPTIONS | `Target` | 9112 §3.2.3, §3.2.4 |
+//! | no Host in HTTP/1.1; two in any version | `HostMissing`, `HostRepeated` | 9112 §3.2 |
+//! | Host with an empty value | taken | 9112 §3.2 |
+//! | Host with an empty name, a port over 65535, IPvFuture, a zone | `HostInvalid` | 9110 §7.2 |
+//! | repeated Content-Length, even equal; a list | `ContentLengthRepeated` | 9110 §8.6 |
+//! | Content-Length: sign, space inside, empty, 2^63 and over | `ContentLength` | 9110 §8.6 |
+//! | both Content-Length and Transfer-Encoding | `FramingConflict` | 9112 §6.1 |
+//! | Transfer-Encoding in HTTP/1.0 | `TransferEncodingVersion` | 9112 §6.1 |
+//! | another coding before `chunked`, `identity` among them | `TransferCodingUnknown` | 9112 §6.1 |
+//! | `chunked` missing, not last, twice, or with parameters | `TransferEncoding` | 9112 §6.3, §7.1 |
+//! | empty list element in Transfer-Encoding | `TransferEncoding` | 9112 §11.2 |
+//! | empty list element in Connection, Upgrade, Expect | ignored | 9110 §5.6.1.2 |
+//! | Expect other than `100-continue` | `Expectation` | 9110 §10.1.1 |
+//! | `Expect: 100-continue` in HTTP/1.0, or without a body | ignored | 9110 §10.1.1 |
+//! | Upgrade in HTTP/1.0 | ignored | 9110 §7.8 |
+//! | one CRLF before a request line | skipped, by the driver | 9112 §2.2 |
+//!
 //! Not here: connections, order of answers, timeouts (`conn/server.rs`); WebSocket (`ws/`).
+
+mod framing;
+pub mod parse;
+mod scan;
+pub mod token;
+pub mod write;
 
 use crate::buffer::Span;
 use core::ops::Range;
@@ -39,6 +81,24 @@ pub enum Method {
     Patch,
     /// Any other token; its bytes are in the request.
     Other,
+}
+
+impl Method {
+    /// The method that `token` names. Case matters (RFC 9110 §9.1): `get` is another method.
+    pub fn of(token: &[u8]) -> Self {
+        match token {
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"DELETE" => Self::Delete,
+            b"CONNECT" => Self::Connect,
+            b"OPTIONS" => Self::Options,
+            b"TRACE" => Self::Trace,
+            b"PATCH" => Self::Patch,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// The minor version. Major versions other than 1 never get this far.
@@ -80,6 +140,33 @@ pub enum FieldName {
     Upgrade,
     /// Any other name.
     Other,
+}
+
+impl FieldName {
+    /// Which name `token` is, whatever its case. For tokens only: other bytes may pass for letters.
+    #[inline]
+    pub(crate) fn of(token: &[u8]) -> Self {
+        match token.len() {
+            4 => Self::if_equal(token, b"host", Self::Host),
+            6 => Self::if_equal(token, b"expect", Self::Expect),
+            7 => Self::if_equal(token, b"upgrade", Self::Upgrade),
+            10 => Self::if_equal(token, b"connection", Self::Connection),
+            14 => Self::if_equal(token, b"content-length", Self::ContentLength),
+            17 => Self::if_equal(token, b"transfer-encoding", Self::TransferEncoding),
+            _ => Self::Other,
+        }
+    }
+
+    /// `id` if `token` is `lower` but for case. Bit 5 tells a letter's case; of the other token
+    /// bytes none becomes a letter or a hyphen when it is set.
+    #[inline]
+    fn if_equal<const N: usize>(token: &[u8], lower: &[u8; N], id: Self) -> Self {
+        let equal = token.first_chunk::<N>().is_some_and(|token| {
+            let pairs = token.iter().zip(lower);
+            pairs.fold(0, |differ, (byte, want)| differ | (byte | 0x20) ^ want) == 0
+        });
+        if equal { id } else { Self::Other }
+    }
 }
 
 /// One field line: spans within the head that holds it.

@@ -1,0 +1,296 @@
+//! What the fields of a head decide together: where its body ends, whether the connection lives
+//! on, and whether the head contradicts itself. RFC 9112 §3.2, §6, §9.3; RFC 9110 §7.6.1, §10.1.1.
+//!
+//! Sits beside `parse.rs`, which calls [`Facts::note`] for each field whose name a rule knows and
+//! asks for the verdict at the end of the head. Nothing of the head is read twice.
+//!
+//! Invariants
+//! - All fields are heard before any is judged, and of several broken rules the one that stands
+//!   first in the table of `violation.rs` is reported: the answer does not depend on field order.
+//! - A length is never guessed: where two readers could disagree, the head is refused (§11.2).
+//! - Lists: empty elements are ignored (RFC 9110 §5.6.1.2), except in `Transfer-Encoding`, where a
+//!   reader that does not ignore them would see another last coding.
+//!
+//! Not here: line syntax (`scan.rs`), the chunked coding itself (`chunked.rs`).
+
+use super::token::{decimal, hex_digit, is_field_name, is_reg_name_byte, trim_ows};
+use super::{FieldName, Framing, Method, Version};
+use crate::violation::Violation;
+use core::net::Ipv6Addr;
+use core::str::FromStr;
+
+/// What has been heard so far of the fields that rules know.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Facts {
+    /// One bit for each [`Violation`] met.
+    broken: u64,
+    content_length: Option<u64>,
+    transfer_encoding: bool,
+    /// Transfer codings other than `chunked` were named.
+    unknown_coding: bool,
+    /// `chunked` was named, and nothing behind it.
+    chunked_last: bool,
+    host: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+    websocket: bool,
+    expects_continue: bool,
+}
+
+const _: () = assert!(Violation::ALL.len() <= 64, "`Facts::broken` has 64 bits");
+
+/// The verdict on the head of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RequestVerdict {
+    pub(super) framing: Framing,
+    pub(super) keeps_alive: bool,
+    pub(super) expects_continue: bool,
+    pub(super) upgrades_to_websocket: bool,
+}
+
+impl Facts {
+    /// Hears one field; `value` has no white space around it.
+    pub(super) fn note(&mut self, id: FieldName, value: &[u8]) {
+        match id {
+            FieldName::Host => self.note_host(value),
+            FieldName::ContentLength => self.note_content_length(value),
+            FieldName::TransferEncoding => self.note_transfer_encoding(value),
+            FieldName::Connection => self.note_connection(value),
+            FieldName::Expect => {
+                for expectation in elements(value) {
+                    if expectation.eq_ignore_ascii_case(b"100-continue") {
+                        self.expects_continue = true;
+                    } else {
+                        self.break_rule(Violation::Expectation);
+                    }
+                }
+            }
+            FieldName::Upgrade => {
+                for protocol in elements(value) {
+                    if !is_protocol(protocol) {
+                        self.break_rule(Violation::Connection);
+                    }
+                    self.websocket |= protocol.eq_ignore_ascii_case(b"websocket");
+                }
+            }
+            FieldName::Other => {}
+        }
+    }
+
+    /// Judges the head of a request. RFC 9112 §6.3, in the case of requests.
+    pub(super) fn judge_request(
+        mut self,
+        method: Method,
+        target: &[u8],
+        version: Version,
+    ) -> Result<RequestVerdict, Violation> {
+        let is_http11 = version == Version::Http11;
+        if !target_suits(method, target) {
+            self.break_rule(Violation::Target);
+        }
+        if is_http11 && !self.host {
+            self.break_rule(Violation::HostMissing);
+        }
+        self.judge_codings(version);
+        if self.transfer_encoding && !self.chunked_last {
+            self.break_rule(Violation::TransferEncoding);
+        }
+        self.first_broken()?;
+        let framing = match self.content_length {
+            _ if self.transfer_encoding => Framing::Chunked,
+            None | Some(0) => Framing::None,
+            Some(length) => Framing::Length(length),
+        };
+        Ok(RequestVerdict {
+            framing,
+            keeps_alive: self.keeps_alive(version),
+            // RFC 9110 §10.1.1: to be ignored in HTTP/1.0; and without a body none waits.
+            expects_continue: self.expects_continue && is_http11 && framing != Framing::None,
+            // RFC 9110 §7.8: Upgrade is to be ignored in HTTP/1.0.
+            upgrades_to_websocket: self.upgrade && self.websocket && is_http11,
+        })
+    }
+
+    /// What `Content-Length` and `Transfer-Encoding` may not be in any message. RFC 9112 §6.1.
+    fn judge_codings(&mut self, version: Version) {
+        if !self.transfer_encoding {
+            return;
+        }
+        if self.content_length.is_some() {
+            self.break_rule(Violation::FramingConflict);
+        }
+        if version == Version::Http10 {
+            self.break_rule(Violation::TransferEncodingVersion);
+        }
+        if self.unknown_coding {
+            self.break_rule(Violation::TransferCodingUnknown);
+        }
+    }
+
+    /// Whether the connection outlives the message, as far as the sender is concerned.
+    /// RFC 9112 §9.3.
+    fn keeps_alive(&self, version: Version) -> bool {
+        !self.close && (version == Version::Http11 || self.keep_alive)
+    }
+
+    fn break_rule(&mut self, violation: Violation) {
+        self.broken |= 1 << violation as u8;
+    }
+
+    fn first_broken(&self) -> Result<(), Violation> {
+        if self.broken == 0 {
+            return Ok(());
+        }
+        let first = self.broken.trailing_zeros() as usize;
+        Violation::ALL
+            .get(first)
+            .map_or(Ok(()), |first| Err(*first))
+    }
+
+    fn note_host(&mut self, value: &[u8]) {
+        if self.host {
+            self.break_rule(Violation::HostRepeated);
+        }
+        self.host = true;
+        // RFC 9112 §3.2: empty where the target has no authority. Which is nobody's mistake.
+        if !value.is_empty() && parse_authority(value).is_none() {
+            self.break_rule(Violation::HostInvalid);
+        }
+    }
+
+    fn note_content_length(&mut self, value: &[u8]) {
+        if self.content_length.is_some() || value.contains(&b',') {
+            self.break_rule(Violation::ContentLengthRepeated);
+        }
+        let length = decimal(value);
+        if length.is_none() && !value.contains(&b',') {
+            self.break_rule(Violation::ContentLength);
+        }
+        // A bad one is there all the same: a second is a repetition, a coding a conflict.
+        self.content_length = length.or(Some(0));
+    }
+
+    /// RFC 9112 §6.1. The lists of several lines are one list (RFC 9110 §5.3).
+    fn note_transfer_encoding(&mut self, value: &[u8]) {
+        self.transfer_encoding = true;
+        for coding in value.split(|byte| *byte == b',').map(trim_ows) {
+            if !is_field_name(coding) {
+                // Empty, or with parameters, which `chunked` has none of (§7.1).
+                self.break_rule(Violation::TransferEncoding);
+            } else if !coding.eq_ignore_ascii_case(b"chunked") {
+                // `identity` too: RFC 9112 knows no such coding.
+                self.unknown_coding = true;
+            }
+            if self.chunked_last {
+                // Applied twice, or not last.
+                self.break_rule(Violation::TransferEncoding);
+            }
+            self.chunked_last = coding.eq_ignore_ascii_case(b"chunked");
+        }
+    }
+
+    fn note_connection(&mut self, value: &[u8]) {
+        for option in elements(value) {
+            if !is_field_name(option) {
+                self.break_rule(Violation::Connection);
+            }
+            match option.len() {
+                5 => self.close |= option.eq_ignore_ascii_case(b"close"),
+                7 => self.upgrade |= option.eq_ignore_ascii_case(b"upgrade"),
+                10 => self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive"),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The members of a comma-separated list, without empty ones. RFC 9110 §5.6.1.2.
+///
+/// Only for lists whose members hold no quoted string.
+pub(crate) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|byte| *byte == b',')
+        .map(trim_ows)
+        .filter(|element| !element.is_empty())
+}
+
+/// Whether `protocol` is `protocol-name ["/" protocol-version]`. RFC 9110 §7.8.
+fn is_protocol(protocol: &[u8]) -> bool {
+    let mut parts = protocol.splitn(2, |byte| *byte == b'/');
+    parts.all(is_field_name)
+}
+
+/// Whether `target` has a form that `method` may have. RFC 9112 §3.2.
+fn target_suits(method: Method, target: &[u8]) -> bool {
+    match (method, target) {
+        // RFC 9110 §9.3.6: the port must be there, as CONNECT has no default.
+        (Method::Connect, _) => {
+            parse_authority(target).is_some_and(|(_, port)| port.is_some_and(|p| !p.is_empty()))
+        }
+        (_, [b'/', ..]) => true,
+        (Method::Options, b"*") => true,
+        _ => {
+            absolute_authority(target).is_some_and(|authority| parse_authority(authority).is_some())
+        }
+    }
+}
+
+/// The authority of an `http` or `https` URI; user information is refused with the bytes that no
+/// host has (RFC 9110 §4.2.4).
+fn absolute_authority(target: &[u8]) -> Option<&[u8]> {
+    let colon = target.iter().position(|byte| *byte == b':')?;
+    let (scheme, rest) = target.split_at(colon);
+    let known = scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https");
+    let rest = rest.strip_prefix(b"://").filter(|_| known)?;
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
+    rest.get(..end.unwrap_or(rest.len()))
+}
+
+/// `uri-host [":" port]` with a host that is not empty, taken apart. RFC 9110 §7.2.
+///
+/// An IP literal must be IPv6: `IPvFuture` has no meaning yet, and a zone is local to its sender.
+/// A port is empty or a TCP port.
+pub(crate) fn parse_authority(authority: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let host_len = match authority {
+        [b'[', rest @ ..] => {
+            let inside = rest.get(..rest.iter().position(|byte| *byte == b']')?)?;
+            Ipv6Addr::from_str(core::str::from_utf8(inside).ok()?).ok()?;
+            inside.len() + 2
+        }
+        _ => reg_name_len(authority)?,
+    };
+    let (host, rest) = authority.split_at_checked(host_len)?;
+    if host.is_empty() {
+        return None;
+    }
+    match rest {
+        [] => Some((host, None)),
+        [b':'] => Some((host, Some(&[]))),
+        [b':', port @ ..] if decimal(port)? <= u64::from(u16::MAX) => Some((host, Some(port))),
+        _ => None,
+    }
+}
+
+/// Length of the `reg-name` at the front of `bytes`; `None` if an escape in it is malformed.
+/// An IPv4 address is a `reg-name` as well. RFC 3986 §3.2.2.
+fn reg_name_len(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        if is_reg_name_byte(*byte) {
+            at += 1;
+        } else if *byte == b'%' {
+            let escape = bytes.get(at + 1..at + 3)?;
+            if !escape.iter().all(|digit| hex_digit(*digit).is_some()) {
+                return None;
+            }
+            at += 3;
+        } else {
+            break;
+        }
+    }
+    Some(at)
+}
+
+#[cfg(test)]
+mod tests;

@@ -409,10 +409,10 @@ mod tests {
             out.append_all(other);
             let want = queued(&out);
             assert_eq!((want.len(), out.len()), (45_012, 45_012));
-            let mut got = Vec::new();
+            let mut got = Vec::<u8>::new();
             while !out.is_empty() {
                 let count = step.min(out.len());
-                got.extend_from_slice(&queued(&out)[..count]);
+                got.extend(out.chunks().flatten().take(count));
                 out.consume(count);
                 assert_eq!(out.len(), want.len() - got.len());
             }

@@ -13,6 +13,9 @@
 //!
 //! Not here: which connection reads next, and when (`reactor/`); protocol rules (`conn/`).
 
+#[cfg(feature = "mio")]
+pub mod mio;
+
 use crate::buffer::SendBuffer;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;

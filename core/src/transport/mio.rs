@@ -1,0 +1,427 @@
+//! [`MioNet`]: real sockets, over the selector of the `mio` crate.
+//!
+//! Sits at the very edge: the only file that knows mio, and the only one that reads a clock.
+//! Everything above takes time as an argument and sockets as a type parameter.
+//!
+//! Invariants
+//! - A socket is registered for both directions, once, and never changed: pausing costs nothing.
+//! - Where the selector is an emulation over `poll(2)`, mio re-arms a direction only when a call
+//!   says `WouldBlock`; so no call bypasses mio's own, and `SHORT_READ_DRAINS` is false there.
+//! - Dropping a socket deregisters it: the descriptor is ours alone, so closing it ends its
+//!   registration in epoll and kqueue, and mio does the rest elsewhere.
+//! - A socket file is removed only if it is ours, or if it is a socket and nobody answers on it.
+//!
+//! Not here: when to read, write or accept (`reactor/`); name resolution (there is none yet).
+
+use super::{Endpoint, Net, Peer, Ready};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Registry, Token, event::Source};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+#[cfg(unix)]
+use mio::net::UnixStream;
+
+/// The token of the waker; its events are reported to nobody.
+const WAKER_TOKEN: Token = Token(0);
+
+/// Events taken from the system in one poll; more stay there for the next.
+const EVENTS_PER_POLL: usize = 1024;
+
+/// Connections that wait to be accepted. Systems clamp it to their own bound (4,096 on Linux).
+const BACKLOG: i32 = 1024;
+
+/// Whether accepted sockets inherit `TCP_NODELAY` from the listener, which saves one call each.
+const NODELAY_IS_INHERITED: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// Real sockets, and the system's clock.
+#[derive(Debug)]
+pub struct MioNet {
+    poll: Poll,
+    events: Events,
+    waker: Arc<PollWaker>,
+    reuse_port: bool,
+}
+
+/// A connected, or connecting, stream socket of [`MioNet`].
+#[derive(Debug)]
+pub struct MioSocket(Stream);
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+/// A listening socket of [`MioNet`].
+#[derive(Debug)]
+pub struct MioListener(Listener);
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(unix::SocketFile),
+}
+
+impl MioNet {
+    /// A selector with nothing registered.
+    ///
+    /// # Errors
+    /// The system has no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = mio::Waker::new(poll.registry(), WAKER_TOKEN)?;
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_POLL),
+            waker: Arc::new(PollWaker(waker)),
+            reuse_port: false,
+        })
+    }
+
+    /// Whether further listeners share their port with those of other reactors (`SO_REUSEPORT`).
+    /// Off by default, so that a port in use is an error. Linux spreads connections over the
+    /// listeners of a port; where the option is missing, [`Net::listen`] refuses to share.
+    pub fn set_reuse_port(&mut self, reuse_port: bool) {
+        self.reuse_port = reuse_port;
+    }
+
+    fn listen_tcp(&self, at: SocketAddr) -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        // A restarted server may bind at once. On Windows the option means something else: that
+        // anyone may steal the port.
+        #[cfg(not(windows))]
+        socket.set_reuse_address(true)?;
+        if self.reuse_port {
+            reuse_port(&socket)?;
+        }
+        if at.is_ipv6() && at.ip().is_unspecified() && !cfg!(target_os = "openbsd") {
+            // "::" serves IPv4 too, whatever the system's default. OpenBSD never does.
+            socket.set_only_v6(false)?;
+        }
+        if NODELAY_IS_INHERITED {
+            socket.set_tcp_nodelay(true)?;
+        }
+        socket.bind(&at.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(TcpListener::from_std(socket.into()))
+    }
+}
+
+impl Net for MioNet {
+    type Socket = MioSocket;
+    type Listener = MioListener;
+
+    const SHORT_READ_DRAINS: bool = cfg!(all(
+        not(mio_unsupported_force_poll_poll),
+        any(
+            // epoll
+            target_os = "linux",
+            target_os = "android",
+            // kqueue
+            target_vendor = "apple",
+            target_os = "freebsd",
+            target_os = "dragonfly",
+            target_os = "netbsd",
+            target_os = "openbsd",
+        )
+    ));
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock that all others are handed"
+    )]
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock that all others are handed"
+    )]
+    fn unix_time(&self) -> u64 {
+        // A clock set before 1970 is wrong in any case; the date is then the first we can write.
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        since_epoch.map_or(0, |since_epoch| since_epoch.as_secs())
+    }
+
+    fn poll(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()> {
+        ready.clear();
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            outcome => outcome?,
+        }
+        for event in &self.events {
+            if event.token() == WAKER_TOKEN {
+                continue;
+            }
+            let failed = event.is_error();
+            ready.push(Ready {
+                token: event.token().0 as u64,
+                // A broken socket has something to say to whoever calls it, in either direction.
+                readable: event.is_readable() || event.is_read_closed() || failed,
+                writable: event.is_writable() || event.is_write_closed() || failed,
+                hung_up: event.is_read_closed() || event.is_write_closed() || failed,
+            });
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self, at: &Endpoint, token: u64) -> io::Result<MioListener> {
+        let mut listener = match at {
+            Endpoint::Ip(at) => Listener::Tcp(self.listen_tcp(*at)?),
+            #[cfg(unix)]
+            Endpoint::Unix(path) => Listener::Unix(unix::SocketFile::listen(path)?),
+            #[cfg(not(unix))]
+            Endpoint::Unix(_) => return Err(ErrorKind::Unsupported.into()),
+        };
+        let source: &mut dyn Source = match &mut listener {
+            Listener::Tcp(listener) => listener,
+            #[cfg(unix)]
+            Listener::Unix(file) => file.listener_mut(),
+        };
+        source.register(self.poll.registry(), mio_token(token)?, Interest::READABLE)?;
+        Ok(MioListener(listener))
+    }
+
+    fn local_endpoint(&self, listener: &MioListener) -> io::Result<Endpoint> {
+        Ok(match &listener.0 {
+            Listener::Tcp(listener) => Endpoint::Ip(listener.local_addr()?),
+            #[cfg(unix)]
+            Listener::Unix(file) => Endpoint::Unix(file.path().to_owned()),
+        })
+    }
+
+    fn accept(&mut self, listener: &mut MioListener) -> io::Result<(MioSocket, Peer)> {
+        match &mut listener.0 {
+            Listener::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                if !NODELAY_IS_INHERITED && stream.set_nodelay(true).is_err() {
+                    // Some systems refuse options on a connection that its peer has reset already.
+                    return Err(ErrorKind::ConnectionAborted.into());
+                }
+                Ok((MioSocket(Stream::Tcp(stream)), Peer::Ip(peer)))
+            }
+            #[cfg(unix)]
+            Listener::Unix(file) => {
+                let (stream, _) = file.listener_mut().accept()?;
+                Ok((MioSocket(Stream::Unix(stream)), Peer::Unix))
+            }
+        }
+    }
+
+    fn register(&mut self, socket: &mut MioSocket, token: u64) -> io::Result<()> {
+        register(self.poll.registry(), &mut socket.0, token)
+    }
+
+    fn connect(&mut self, to: &Endpoint, token: u64) -> io::Result<MioSocket> {
+        let mut stream = match to {
+            Endpoint::Ip(to) => {
+                let stream = TcpStream::connect(*to)?;
+                stream.set_nodelay(true)?;
+                Stream::Tcp(stream)
+            }
+            #[cfg(unix)]
+            Endpoint::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
+            #[cfg(not(unix))]
+            Endpoint::Unix(_) => return Err(ErrorKind::Unsupported.into()),
+        };
+        register(self.poll.registry(), &mut stream, token)?;
+        Ok(MioSocket(stream))
+    }
+
+    fn connect_outcome(&mut self, socket: &MioSocket) -> io::Result<()> {
+        let (error, peer) = match &socket.0 {
+            Stream::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            #[cfg(unix)]
+            Stream::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+        };
+        match (error, peer) {
+            (Some(error), _) => Err(error),
+            (None, Err(error)) if error.kind() == ErrorKind::NotConnected => {
+                Err(ErrorKind::WouldBlock.into())
+            }
+            (None, outcome) => outcome,
+        }
+    }
+
+    fn read(&mut self, socket: &mut MioSocket, into: &mut [u8]) -> io::Result<usize> {
+        match &mut socket.0 {
+            Stream::Tcp(stream) => stream.read(into),
+            #[cfg(unix)]
+            Stream::Unix(stream) => stream.read(into),
+        }
+    }
+
+    fn write(&mut self, socket: &mut MioSocket, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        let stream: &mut dyn Write = match &mut socket.0 {
+            Stream::Tcp(stream) => stream,
+            #[cfg(unix)]
+            Stream::Unix(stream) => stream,
+        };
+        match from {
+            // A plain send has less to look at than a gathered one.
+            [only] => stream.write(only),
+            many => stream.write_vectored(many),
+        }
+    }
+
+    fn shutdown_write(&mut self, socket: &mut MioSocket) -> io::Result<()> {
+        match &socket.0 {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            #[cfg(unix)]
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+
+    fn close(&mut self, socket: MioSocket, abort: bool) {
+        match &socket.0 {
+            Stream::Tcp(stream) if abort => {
+                // Should the system refuse, the socket is broken, and closing is all there is.
+                let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            }
+            Stream::Tcp(_) => {}
+            #[cfg(unix)]
+            Stream::Unix(_) => {}
+        }
+        drop(socket);
+    }
+
+    fn close_listener(&mut self, listener: MioListener) {
+        drop(listener);
+    }
+
+    fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.waker))
+    }
+}
+
+/// The selector's waker as the standard library's.
+#[derive(Debug)]
+struct PollWaker(mio::Waker);
+
+impl Wake for PollWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Fails only once the selector is gone, and then nobody waits. mio itself sees to it that
+        // a counter that is full counts as woken.
+        let _ = self.0.wake();
+    }
+}
+
+fn register(registry: &Registry, stream: &mut Stream, token: u64) -> io::Result<()> {
+    let source: &mut dyn Source = match stream {
+        Stream::Tcp(stream) => stream,
+        #[cfg(unix)]
+        Stream::Unix(stream) => stream,
+    };
+    let both = Interest::READABLE | Interest::WRITABLE;
+    source.register(registry, mio_token(token)?, both)
+}
+
+/// On 32-bit machines a token loses to `usize`; there this backend cannot serve.
+fn mio_token(token: u64) -> io::Result<Token> {
+    let token = usize::try_from(token).map_err(|_| ErrorKind::Unsupported)?;
+    Ok(Token(token))
+}
+
+#[cfg(all(
+    unix,
+    not(any(target_os = "solaris", target_os = "illumos", target_os = "cygwin"))
+))]
+fn reuse_port(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_port(true)
+}
+
+#[cfg(not(all(
+    unix,
+    not(any(target_os = "solaris", target_os = "illumos", target_os = "cygwin"))
+)))]
+fn reuse_port(_: &Socket) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+/// A listening socket in the file system, and whose file it is. A server that was killed leaves
+/// its file behind, and the next one could not bind; but a file that is no socket, or one on which
+/// somebody answers, is not ours to remove.
+#[cfg(unix)]
+mod unix {
+    use mio::net::{UnixListener, UnixStream};
+    use std::fs;
+    use std::io::{self, ErrorKind};
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    use std::path::{Path, PathBuf};
+
+    /// A listener with the file that stands for it.
+    #[derive(Debug)]
+    pub(super) struct SocketFile {
+        listener: UnixListener,
+        path: PathBuf,
+        /// Device and inode of the file that we made.
+        identity: Option<(u64, u64)>,
+    }
+
+    impl SocketFile {
+        /// Binds `path`, in place of a socket that its owner left behind.
+        pub(super) fn listen(path: &Path) -> io::Result<Self> {
+            let listener = match UnixListener::bind(path) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse && is_abandoned(path) => {
+                    fs::remove_file(path)?;
+                    UnixListener::bind(path)?
+                }
+                outcome => outcome?,
+            };
+            Ok(Self {
+                listener,
+                identity: identity(path),
+                path: path.to_owned(),
+            })
+        }
+
+        /// Where it listens.
+        pub(super) fn path(&self) -> &Path {
+            &self.path
+        }
+
+        /// To register it and to accept.
+        pub(super) fn listener_mut(&mut self) -> &mut UnixListener {
+            &mut self.listener
+        }
+    }
+
+    impl Drop for SocketFile {
+        fn drop(&mut self) {
+            if self.identity.is_some() && identity(&self.path) == self.identity {
+                // Should the system refuse, the file stays behind, as after a crash: the next server
+                // finds it abandoned.
+                let _ = fs::remove_file(&self.path);
+            }
+        }
+    }
+
+    /// Whether `path` is a socket on which nobody answers. The connection is tried without blocking,
+    /// so a server whose backlog is full counts as answering.
+    fn is_abandoned(path: &Path) -> bool {
+        let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+        let refused = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
+        is_socket && UnixStream::connect(path).is_err_and(refused)
+    }
+
+    fn identity(path: &Path) -> Option<(u64, u64)> {
+        let file = fs::symlink_metadata(path).ok()?;
+        Some((file.dev(), file.ino()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

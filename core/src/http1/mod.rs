@@ -8,6 +8,7 @@
 //! - `scan.rs`     a head byte by byte: its end, and what is wrong with it
 //! - `parse.rs`    request line, field lines → spans
 //! - `framing.rs`  which bytes after a head belong to its message
+//! - `chunked.rs`  the chunked transfer coding
 //! - `write.rs`    heads and chunks → bytes
 //!
 //! Strictness is decided once, here, and there are no switches. Of syntax errors the first in the
@@ -44,10 +45,17 @@
 //! | Expect other than `100-continue` | `Expectation` | 9110 §10.1.1 |
 //! | `Expect: 100-continue` in HTTP/1.0, or without a body | ignored | 9110 §10.1.1 |
 //! | Upgrade in HTTP/1.0 | ignored | 9110 §7.8 |
+//! | chunk-size: sign, space before the digits, empty | `ChunkSize` | 9112 §7.1 |
+//! | chunk-size of more than 15 digits | `ChunkSizeTooLong` | 9112 §7.1 |
+//! | chunk extension against its grammar, white space before CR among it | `ChunkExtension` | 9112 §7.1.1 |
+//! | bare LF or CR after a chunk or its size | `ChunkLineEnding` | 9112 §7.1 |
+//! | trailer field against the grammar of fields | `Trailer`, `LineEnding` | 9112 §7.1.2 |
+//! | trailer fields, chunk extensions | checked, then dropped | 9112 §7.1.1, §7.1.2 |
 //! | one CRLF before a request line | skipped, by the driver | 9112 §2.2 |
 //!
 //! Not here: connections, order of answers, timeouts (`conn/server.rs`); WebSocket (`ws/`).
 
+pub mod chunked;
 mod framing;
 pub mod parse;
 mod scan;

@@ -91,7 +91,7 @@ pub(crate) fn table(workload: &Workload, all: &[Series]) -> String {
     let _ = writeln!(text, "\n{}  [{}]", workload.title, workload.name);
     let _ = writeln!(
         text,
-        "  {:<14} {:>8} {:>7} {:>7}   {:>14}   {:>14}   {:>9}",
+        "  {:<16} {:>8} {:>7} {:>7}   {:>14}   {:>14}   {:>9}",
         "peer", "CPU us", "user", "system", "x floor", "x hyper", "per s"
     );
     for series in all {
@@ -100,7 +100,7 @@ pub(crate) fn table(workload: &Workload, all: &[Series]) -> String {
                 let summary = summarise(rounds, all);
                 let _ = writeln!(
                     text,
-                    "  {:<14} {:>8.3} {:>7.3} {:>7.3}   {:>14}   {:>14}   {:>9.0}",
+                    "  {:<16} {:>8.3} {:>7.3} {:>7.3}   {:>14}   {:>14}   {:>9.0}",
                     series.peer.name,
                     summary.cpu_us,
                     summary.user_us,
@@ -111,7 +111,7 @@ pub(crate) fn table(workload: &Workload, all: &[Series]) -> String {
                 );
             }
             Err(error) => {
-                let _ = writeln!(text, "  {:<14} no figures: {error}", series.peer.name);
+                let _ = writeln!(text, "  {:<16} no figures: {error}", series.peer.name);
             }
         }
     }

@@ -61,7 +61,7 @@ fn harness(arguments: Vec<OsString>) -> Result<ExitCode, String> {
         args.plan.round.as_millis()
     );
     for peer in &args.peers {
-        println!("  {:<14} {}", peer.name, peer.settings);
+        println!("  {:<16} {}", peer.name, peer.settings);
     }
     let mut all_whole = true;
     for workload in &args.workloads {
@@ -118,10 +118,10 @@ fn progress(now: &str) {
 fn list() {
     println!("workloads");
     for workload in WORKLOADS {
-        println!("  {:<14} {}", workload.name, workload.title);
+        println!("  {:<16} {}", workload.name, workload.title);
     }
     println!("peers");
     for peer in PEERS {
-        println!("  {:<14} {}", peer.name, peer.settings);
+        println!("  {:<16} {}", peer.name, peer.settings);
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! - `GET`: counts `CRLF CRLF` (so pipelining is answered) and sends as many copies of the answer.
 //! - `POST`: finds the end of the head, skips to the field's known place, answers with its bytes; nothing is parsed.
-//! - WebSocket: after a handshake, unmasks and echoes whatever part of a frame has come, header first (`floor_echo.rs`).
+//! - WebSocket: after a handshake, unmasks in place and echoes whatever part of a frame has come (`floor_echo.rs`).
 //!
 //! Invariants
 //! - A connection with unsent bytes is not read from until they are gone.
@@ -22,7 +22,7 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
-use super::floor_echo::EchoStream;
+use super::floor_echo::{EchoStream, HEADROOM};
 use crate::client::accept_key;
 use crate::workload::{FIELD_AT, FIELD_LEN, HELLO, json_body};
 
@@ -144,25 +144,30 @@ impl Floor {
         };
         out.clear();
         let was_blocked = !connection.unsent.is_empty();
-        if was_blocked {
+        let answer = if was_blocked {
             out.append(&mut connection.unsent);
+            out.as_slice()
         } else {
-            match rustix::net::recv(&connection.socket, &mut *area, RecvFlags::empty()) {
+            match rustix::net::recv(
+                &connection.socket,
+                &mut area[HEADROOM..],
+                RecvFlags::empty(),
+            ) {
                 Ok((0, _)) | Err(Errno::CONNRESET) => {
                     self.connections[index] = None;
                     return Ok(());
                 }
                 Ok((got, _)) => {
-                    connection.answer(&area[..got], &self.hello, &self.field_head, out)?
+                    connection.answer(area, HEADROOM + got, (&self.hello, &self.field_head), out)?
                 }
                 Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
-        }
-        if out.is_empty() {
+        };
+        if answer.is_empty() {
             return Ok(());
         }
-        let sent = match rustix::net::send(&connection.socket, out, SendFlags::NOSIGNAL) {
+        let sent = match rustix::net::send(&connection.socket, answer, SendFlags::NOSIGNAL) {
             Ok(sent) => sent,
             Err(Errno::AGAIN | Errno::INTR) => 0,
             Err(Errno::PIPE | Errno::CONNRESET) => {
@@ -171,7 +176,7 @@ impl Floor {
             }
             Err(error) => return Err(error.into()),
         };
-        connection.unsent.extend_from_slice(&out[sent..]);
+        connection.unsent.extend_from_slice(&answer[sent..]);
         let is_blocked = !connection.unsent.is_empty();
         if is_blocked != was_blocked {
             let interest = if is_blocked {
@@ -190,41 +195,41 @@ impl Floor {
     }
 }
 
+/// The whole answer to `GET /`, and the head of the answer to a POST.
+type Fixed<'a> = (&'a [u8], &'a [u8]);
+
 impl Connection {
-    fn answer(
+    /// The answer to `area[HEADROOM..end]`: in `area` where that is the input transformed, else in `out`.
+    fn answer<'a>(
         &mut self,
-        fresh: &[u8],
-        hello: &[u8],
-        field_head: &[u8],
-        out: &mut Vec<u8>,
-    ) -> io::Result<()> {
-        match &mut self.speaks {
-            Speaks::WebSocket(stream) => {
-                stream.echo(fresh, out);
-                Ok(())
-            }
-            Speaks::Http if self.rest.is_empty() => {
-                let consumed = self.answer_http(fresh, hello, field_head, out)?;
-                self.rest.extend_from_slice(&fresh[consumed..]);
-                Ok(())
-            }
-            Speaks::Http => {
-                let mut input = std::mem::take(&mut self.rest);
-                input.extend_from_slice(fresh);
-                let consumed = self.answer_http(&input, hello, field_head, out)?;
-                input.drain(..consumed);
-                self.rest = input;
-                Ok(())
-            }
+        area: &'a mut [u8],
+        end: usize,
+        fixed: Fixed<'_>,
+        out: &'a mut Vec<u8>,
+    ) -> io::Result<&'a [u8]> {
+        if let Speaks::WebSocket(stream) = &mut self.speaks {
+            let echo = stream.echo(area, end);
+            return Ok(&area[echo]);
         }
+        let fresh = &area[HEADROOM..end];
+        if self.rest.is_empty() {
+            let consumed = self.answer_http(fresh, fixed, out)?;
+            self.rest.extend_from_slice(&fresh[consumed..]);
+        } else {
+            let mut input = std::mem::take(&mut self.rest);
+            input.extend_from_slice(fresh);
+            let consumed = self.answer_http(&input, fixed, out)?;
+            input.drain(..consumed);
+            self.rest = input;
+        }
+        Ok(out)
     }
 
     /// Answers the whole requests at the front of `input` and returns the bytes they take.
     fn answer_http(
         &mut self,
         input: &[u8],
-        hello: &[u8],
-        field_head: &[u8],
+        (hello, field_head): Fixed<'_>,
         out: &mut Vec<u8>,
     ) -> io::Result<usize> {
         let mut at = 0;

@@ -1,16 +1,23 @@
-//! The floor's WebSocket: turns masked client frames into unmasked echoes as their bytes arrive. RFC 6455 §5.2.
+//! The floor's WebSocket: turns masked client frames into unmasked echoes where they lie. RFC 6455 §5.2.
 //!
-//! Beside `floor.rs`. A frame is never collected: its header becomes the echo's header, and each part of its payload is unmasked
-//! into the output at once. Control frames would be echoed like any other, for the generator sends none.
+//! Beside `floor.rs`. A frame is never collected and hardly ever copied: its payload is unmasked in place, and the echo's header,
+//! four bytes shorter, is written right before it. Only when one read brought several frames do the later ones move up, to close
+//! those gaps of four. Control frames would be echoed like any other, for the generator sends none.
 //!
 //! Invariants
 //! - The echo does not depend on how the input is cut.
 //! - At most one incomplete header (13 bytes) is kept between calls.
+//! - Output never overtakes input: an echo is shorter than its frame, and [`HEADROOM`] makes up for a header kept earlier.
 //!
 //! Not here: checks of any kind; the floor believes its client.
 
+use std::ops::Range;
+
 /// The longest client header: two bytes, eight of length, four of mask.
 const HEADER_LEN_MAX: usize = 14;
+
+/// Bytes that must be free before the input.
+pub(super) const HEADROOM: usize = 16;
 
 /// Where in a frame the stream stands.
 #[derive(Debug, Default)]
@@ -23,68 +30,85 @@ pub(super) struct EchoStream {
 }
 
 impl EchoStream {
-    /// Appends the echo of `input` to `out`.
-    pub(super) fn echo(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
+    /// Turns the input at `area[HEADROOM..end]` into its echo, and says where in `area` that is.
+    pub(super) fn echo(&mut self, area: &mut [u8], end: usize) -> Range<usize> {
+        let mut at = HEADROOM;
+        let mut echo = at..at;
         loop {
-            let now = self.payload_left.min(input.len());
-            self.unmask(&input[..now], out);
-            input = &input[now..];
-            if input.is_empty() {
-                return;
+            let part = at..end.min(at + self.payload_left);
+            at = part.end;
+            self.unmask(&mut area[part.clone()]);
+            if part.start != echo.end {
+                area.copy_within(part.clone(), echo.end);
             }
-            input = self.take_header(input, out);
+            echo.end += part.len();
+            if at == end {
+                return echo;
+            }
+            at += self.take_header(&area[at..end]);
+            if self.header_len > 0 {
+                return echo;
+            }
+            let (header, len) = self.echo_header();
+            if echo.is_empty() {
+                echo = at - len..at - len;
+            }
+            area[echo.end..echo.end + len].copy_from_slice(&header[..len]);
+            echo.end += len;
         }
     }
 
-    fn unmask(&mut self, masked: &[u8], out: &mut Vec<u8>) {
-        let key = u64::from_ne_bytes(
-            [self.mask, self.mask]
-                .concat()
-                .try_into()
-                .unwrap_or_default(),
-        );
-        let (words, tail) = masked.as_chunks::<8>();
-        out.reserve(masked.len());
+    fn unmask(&mut self, payload: &mut [u8]) {
+        let [a, b, c, d] = self.mask;
+        let key = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+        let (words, tail) = payload.as_chunks_mut();
         for word in words {
-            out.extend_from_slice(&(u64::from_ne_bytes(*word) ^ key).to_ne_bytes());
+            *word = (u64::from_ne_bytes(*word) ^ key).to_ne_bytes();
         }
-        out.extend(
-            tail.iter()
-                .zip(self.mask.iter().cycle())
-                .map(|(byte, mask)| byte ^ mask),
-        );
-        self.mask.rotate_left(masked.len() % 4);
-        self.payload_left -= masked.len();
+        for (byte, mask) in tail.iter_mut().zip(key.to_ne_bytes()) {
+            *byte ^= mask;
+        }
+        self.mask.rotate_left(payload.len() % 4);
+        self.payload_left -= payload.len();
     }
 
-    /// Takes header bytes from the front; once the header is whole, writes the echo's and returns what follows.
-    fn take_header<'a>(&mut self, input: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+    /// Takes header bytes from the front and returns how many; `header_len` is 0 once the header is whole.
+    fn take_header(&mut self, input: &[u8]) -> usize {
         let taken = input.len().min(HEADER_LEN_MAX - self.header_len);
         self.header[self.header_len..self.header_len + taken].copy_from_slice(&input[..taken]);
         let have = self.header_len + taken;
-        let length_len = match self.header[1] & 0x7f {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
-        let whole = 2 + length_len + 4;
+        let whole = 2 + self.length_len() + 4;
         if have < whole {
             self.header_len = have;
-            return &input[taken..];
+            return taken;
         }
-        let (length, mask) = self.header[2..whole].split_at(length_len);
-        self.payload_left = match length_len {
-            0 => usize::from(self.header[1] & 0x7f),
-            _ => length
+        let (length, mask) = self.header[2..whole].split_at(self.length_len());
+        self.payload_left = match length {
+            [] => usize::from(self.header[1] & 0x7f),
+            length => length
                 .iter()
                 .fold(0, |sum, byte| sum << 8 | usize::from(*byte)),
         };
         self.mask = mask.try_into().unwrap_or_default();
-        out.extend_from_slice(&[self.header[0], self.header[1] & 0x7f]);
-        out.extend_from_slice(length);
         let used = whole - self.header_len;
         self.header_len = 0;
-        &input[used..]
+        used
+    }
+
+    /// Bytes of the extended payload length in `header`.
+    fn length_len(&self) -> usize {
+        match self.header[1] & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        }
+    }
+
+    /// The header that answers the one in `header`: the same without mask.
+    fn echo_header(&self) -> ([u8; HEADER_LEN_MAX], usize) {
+        let mut header = self.header;
+        header[1] &= 0x7f;
+        (header, 2 + self.length_len())
     }
 }
 
@@ -114,7 +138,10 @@ mod tests {
             let mut stream = EchoStream::default();
             let mut out = Vec::new();
             for part in input.chunks(piece) {
-                stream.echo(part, &mut out);
+                let mut area = [vec![0; HEADROOM], part.to_vec()].concat();
+                let end = area.len();
+                let echo = stream.echo(&mut area, end);
+                out.extend_from_slice(&area[echo]);
             }
             assert_eq!(out.len(), expected.len(), "pieces of {piece}");
             assert!(out == expected, "pieces of {piece}");

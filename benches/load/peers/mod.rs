@@ -13,6 +13,7 @@ mod floor;
 mod floor_echo;
 mod hyper;
 pub(crate) mod process;
+mod websockets;
 
 use std::io::{self, Write as _};
 
@@ -32,6 +33,7 @@ pub(crate) struct Peer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Speaks {
     Http,
+    WebSocket,
     Both,
 }
 
@@ -62,6 +64,24 @@ pub(crate) const PEERS: &[Peer] = &[
         speaks: Speaks::Http,
         program: Program::Within(|| hyper::serve(true)),
     },
+    Peer {
+        name: "tungstenite",
+        settings: "tokio-tungstenite, tokio current-thread, TCP_NODELAY, its echo example (forward), no script",
+        speaks: Speaks::WebSocket,
+        program: Program::Within(websockets::serve_tungstenite),
+    },
+    Peer {
+        name: "fastwebsockets",
+        settings: "fastwebsockets over hyper, tokio current-thread, TCP_NODELAY, its echo example, no script",
+        speaks: Speaks::WebSocket,
+        program: Program::Within(websockets::serve_fastwebsockets),
+    },
+    Peer {
+        name: "tokio-websockets",
+        settings: "tokio-websockets, tokio current-thread, TCP_NODELAY, its echo example, no script",
+        speaks: Speaks::WebSocket,
+        program: Program::Within(websockets::serve_tokio_websockets),
+    },
 ];
 
 impl Peer {
@@ -69,7 +89,7 @@ impl Peer {
     pub(crate) fn answers(&self, kind: Kind) -> bool {
         match kind {
             Kind::Get | Kind::PostJson => matches!(self.speaks, Speaks::Http | Speaks::Both),
-            Kind::Echo { .. } => matches!(self.speaks, Speaks::Both),
+            Kind::Echo { .. } => matches!(self.speaks, Speaks::WebSocket | Speaks::Both),
         }
     }
 }

@@ -10,7 +10,9 @@
 //!
 //! Not here: the connection's life (closing handshake, pings, timeouts): `conn/websocket.rs`.
 
+pub mod extension;
 pub mod frame;
+pub mod handshake;
 pub mod mask;
 pub mod message;
 pub mod utf8;

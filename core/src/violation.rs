@@ -121,8 +121,12 @@ violations! {
     ChunkFraming: 400, 0, "RFC 9112 §7.1.1", "more chunk framing than data";
     /// A trailer field that is malformed.
     Trailer: 400, 0, "RFC 9112 §7.1.2", "malformed trailer field";
-    /// Bytes after a message that said it was the last.
-    BytesAfterClose: 400, 0, "RFC 9112 §9.6", "bytes after the last message";
+    /// The peer stopped sending inside a message.
+    Incomplete: 400, 0, "RFC 9112 §8", "incomplete message";
+    /// A WebSocket handshake of another version than 13.
+    WebSocketVersion: 426, 0, "RFC 6455 §4.4", "WebSocket version not supported";
+    /// A WebSocket handshake that lacks a field, repeats one, or has a malformed one.
+    WebSocketHandshake: 400, 0, "RFC 6455 §4.2.1", "malformed WebSocket handshake";
 
     /// A reserved bit without the extension that gives it a meaning.
     ReservedBit: 0, 1002, "RFC 6455 §5.2", "reserved bit set";

@@ -15,11 +15,20 @@
 //!
 //! Not here: sockets, keys, timers that fire by themselves (`reactor/`).
 
+mod pipeline;
+mod response;
+mod server;
 pub mod websocket;
 
-use crate::buffer::{PooledBuf, Span};
+pub use response::{Response, SharedDate};
+pub use server::{ServerConn, ServerSettings};
+pub use websocket::{WsConn, WsSettings};
+
+use crate::buffer::{PooledBuf, SendBuffer, Span};
 use crate::http1::{Field, Request, RequestHead};
+use crate::violation::Violation;
 use crate::ws::MessageKind;
+use std::time::Instant;
 
 /// Numbers a request on its connection, and so its answer (RFC 9110: one exchange).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,8 +91,6 @@ pub enum Event {
         /// UTF-8, at most 123 bytes.
         reason: Payload,
     },
-    /// Everything owed has been handed to the application and it may send again.
-    Drained,
 }
 
 const _: () = assert!(size_of::<Event>() <= 24);
@@ -113,6 +120,30 @@ impl EventLog {
         let index = u32::try_from(self.assembled.len()).unwrap_or(u32::MAX);
         self.assembled.push(bytes);
         Payload::Assembled(index)
+    }
+
+    /// Adds the request just parsed from offset `at` of the segment.
+    pub(crate) fn push_request(&mut self, exchange: Exchange, head: RequestHead, at: usize) {
+        // A turn's heads and its segment are far fewer than 2^32.
+        let index = u32::try_from(self.heads.len()).unwrap_or(u32::MAX);
+        let at = u32::try_from(at).unwrap_or(u32::MAX);
+        self.heads.push(head);
+        self.events.push(Event::Request {
+            exchange,
+            head: index,
+            at,
+        });
+    }
+
+    /// A view of a head that is not logged yet and begins `bytes`.
+    pub(crate) fn view<'a>(&'a self, head: &'a RequestHead, bytes: &'a [u8]) -> Request<'a> {
+        let fields = head.fields.start as usize..head.fields.end as usize;
+        let bytes = Span {
+            start: 0,
+            len: head.len,
+        }
+        .of(bytes);
+        Request::new(head, bytes, self.fields.get(fields).unwrap_or_default())
     }
 
     /// The events so far, first to last.
@@ -151,6 +182,85 @@ impl EventLog {
         self.heads.clear();
         self.fields.clear();
         self.assembled.clear();
+    }
+}
+
+/// The machine of one connection, whichever protocol it speaks now.
+#[derive(Debug)]
+pub enum Driver {
+    /// An HTTP/1.1 server connection.
+    Server(ServerConn),
+    /// A WebSocket, at either end.
+    WebSocket(WsConn),
+}
+
+impl Driver {
+    /// Consumes from the front of `segment`; logs events, queues replies in `out`. What is left
+    /// must be offered again with more behind it.
+    ///
+    /// # Errors
+    /// The rule the peer broke. The refusal is in `out`, or follows the answers still owed; either
+    /// way [`appetite`](Self::appetite) says when to close.
+    pub fn receive(
+        &mut self,
+        segment: &mut [u8],
+        now: Instant,
+        log: &mut EventLog,
+        out: &mut SendBuffer,
+    ) -> Result<usize, Violation> {
+        match self {
+            Self::Server(server) => server.receive(segment, now, log, out),
+            Self::WebSocket(websocket) => websocket.receive(segment, now, log, out),
+        }
+    }
+
+    /// The peer will send nothing more.
+    ///
+    /// # Errors
+    /// [`Violation::Incomplete`] if it stopped inside an HTTP message.
+    pub fn receive_eof(
+        &mut self,
+        now: Instant,
+        log: &mut EventLog,
+        out: &mut SendBuffer,
+    ) -> Result<(), Violation> {
+        match self {
+            Self::Server(server) => server.receive_eof(out),
+            Self::WebSocket(websocket) => {
+                websocket.receive_eof(now, log);
+                Ok(())
+            }
+        }
+    }
+
+    /// Acts on the deadline that has passed: `None` if none has, or if acting on it (a ping) was
+    /// enough; else the connection closes because of it.
+    pub fn handle_deadline(
+        &mut self,
+        now: Instant,
+        log: &mut EventLog,
+        out: &mut SendBuffer,
+    ) -> Option<Deadline> {
+        match self {
+            Self::Server(server) => server.handle_deadline(now, out),
+            Self::WebSocket(websocket) => websocket.handle_deadline(now, log, out),
+        }
+    }
+
+    /// What it wants next.
+    pub fn appetite(&self) -> Appetite {
+        match self {
+            Self::Server(server) => server.appetite(),
+            Self::WebSocket(websocket) => websocket.appetite(),
+        }
+    }
+
+    /// When it wants [`handle_deadline`](Self::handle_deadline) to be called.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Server(server) => server.deadline(),
+            Self::WebSocket(websocket) => websocket.deadline(),
+        }
     }
 }
 

@@ -119,19 +119,19 @@ pub fn field(out: &mut SendBuffer, name: &[u8], value: &[u8]) -> Result<(), Inva
     if !is_field_name(name) || !is_field_value(value) {
         return Err(InvalidField);
     }
-    append_line(out, name, value);
+    line(out, name, value);
     Ok(())
 }
 
 /// Writes `Content-Length`. RFC 9110 §8.6.
 pub fn content_length(out: &mut SendBuffer, len: u64) {
     let (digits, start) = decimal_digits(len);
-    append_line(out, b"Content-Length", &digits[start..]);
+    line(out, b"Content-Length", &digits[start..]);
 }
 
 /// Writes `Date` from its text, which `date.rs` makes. RFC 9110 §6.6.1.
 pub fn date(out: &mut SendBuffer, text: &[u8; 29]) {
-    append_line(out, b"Date", text);
+    line(out, b"Date", text);
 }
 
 /// Ends the field section with the empty line. RFC 9112 §2.1.
@@ -157,7 +157,8 @@ pub fn last_chunk(out: &mut SendBuffer) {
     out.append(b"0\r\n\r\n");
 }
 
-fn append_line(out: &mut SendBuffer, name: &[u8], value: &[u8]) {
+/// Writes a field line whose name and value are known to be valid.
+pub(crate) fn line(out: &mut SendBuffer, name: &[u8], value: &[u8]) {
     let tail = out.tail(name.len() + value.len() + 4);
     tail.extend_from_slice(name);
     tail.extend_from_slice(b": ");

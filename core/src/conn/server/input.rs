@@ -1,0 +1,271 @@
+//! The input half of a server connection: heads, bodies, and refusals of both. RFC 9112 §3 to §7.
+//!
+//! The other half of `conn/server.rs`, whose state it moves. Parsing itself is `http1/`'s.
+//!
+//! Invariants
+//! - A step consumes something or asks for more; it never consumes what it has not understood.
+//! - What is refused is refused before anything of it was delivered, where that can be known.
+//!
+//! Not here: answers of the application (`conn/server.rs`).
+
+use super::{BodyLeft, ServerConn, State, TRUSTED_BODY_BYTES};
+use crate::buffer::{SendBuffer, Span};
+use crate::conn::pipeline::{Answer, Asked};
+use crate::conn::response::{self, BodyPlan, FieldPlan, Persistence, Response};
+use crate::conn::{Event, EventLog, Exchange, Payload};
+use crate::http1::chunked::{ChunkedDecoder, Step};
+use crate::http1::{Framing, Method, RequestHead, Version, parse};
+use crate::violation::Violation;
+use crate::ws::handshake::{self, HandshakeError};
+use std::rc::Rc;
+use std::time::Instant;
+
+/// What is refused, and so how.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Refusal {
+    Violation(Violation),
+    Handshake(HandshakeError),
+}
+
+impl Refusal {
+    pub(super) fn violation(self) -> Violation {
+        match self {
+            Self::Violation(violation) => violation,
+            Self::Handshake(HandshakeError::VersionUnsupported) => Violation::WebSocketVersion,
+            Self::Handshake(_) => Violation::WebSocketHandshake,
+        }
+    }
+
+    /// What the answer must say beside its status.
+    fn fields(self) -> &'static [(&'static [u8], &'static [u8])] {
+        match self {
+            Self::Violation(_) => &[],
+            Self::Handshake(error) => error.fields(),
+        }
+    }
+}
+
+impl From<Violation> for Refusal {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+impl From<HandshakeError> for Refusal {
+    fn from(error: HandshakeError) -> Self {
+        Self::Handshake(error)
+    }
+}
+
+impl ServerConn {
+    pub(super) fn receive_head(
+        &mut self,
+        segment: &[u8],
+        at: usize,
+        now: Instant,
+        log: &mut EventLog,
+        out: &mut SendBuffer,
+    ) -> Result<usize, Refusal> {
+        let State::Head {
+            progress,
+            begun,
+            skipped_line,
+        } = &mut self.state
+        else {
+            return Ok(0);
+        };
+        let input = &segment[at..];
+        let settings = Rc::clone(&self.settings);
+        let limits = &settings.limits;
+        // RFC 9112 §2.2: one empty line before a request line is skipped.
+        if !*skipped_line && input.starts_with(b"\r\n") {
+            (*skipped_line, *begun) = (true, false);
+            return Ok(2);
+        }
+        let parsed = match input {
+            b"\r" if !*skipped_line => None,
+            _ => parse::parse_request(input, progress, limits, &mut log.fields)?,
+        };
+        let Some(mut head) = parsed else {
+            if !core::mem::replace(begun, true) {
+                self.deadline = now.checked_add(limits.head_timeout);
+            }
+            return Ok(0);
+        };
+        let len = head.len as usize;
+        if let Framing::Length(length) = head.framing
+            && self.settings.collect_bodies
+            && length > limits.body_bytes_max
+        {
+            return Err(Violation::BodyTooLarge.into());
+        }
+        head.upgrades_to_websocket &= self.settings.websocket && head.framing == Framing::None;
+        let accept_key = if head.upgrades_to_websocket {
+            let offer = handshake::check_upgrade(&log.view(&head, input))?;
+            Some(handshake::accept_key(offer.key))
+        } else {
+            None
+        };
+        let exchange = self.open(&head, out);
+        self.state = match (accept_key, head.framing) {
+            (Some(accept_key), _) => State::Upgrade {
+                exchange,
+                accept_key,
+            },
+            (None, Framing::Length(left)) => self.body_state(exchange, BodyLeft::Length(left)),
+            (None, Framing::Chunked) => {
+                let decoder = ChunkedDecoder::new(limits.chunk_framing_bytes_max);
+                self.body_state(exchange, BodyLeft::Chunked(decoder))
+            }
+            (None, Framing::None | Framing::UntilClose) if self.pipeline.closes() => State::Done,
+            (None, Framing::None | Framing::UntilClose) => State::resting(),
+        };
+        log.push_request(exchange, head, at);
+        Ok(len)
+    }
+
+    fn body_state(&self, exchange: Exchange, left: BodyLeft) -> State {
+        State::Body {
+            exchange,
+            left,
+            collected: None,
+        }
+    }
+
+    /// Opens an exchange for a request just parsed.
+    fn open(&mut self, head: &RequestHead, out: &mut SendBuffer) -> Exchange {
+        let asked = Asked {
+            head: head.method == Method::Head,
+            http10: head.version == Version::Http10,
+        };
+        let exchange = self.pipeline.open(asked);
+        if !head.keeps_alive || self.is_draining {
+            self.pipeline.close_after(exchange);
+        }
+        if head.expects_continue && head.framing != Framing::None {
+            // RFC 9110 §10.1.1: also where the client has sent some of the body already, so that
+            // what we send does not depend on how its bytes were cut.
+            self.pipeline
+                .slot(exchange, out)
+                .out
+                .append(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        exchange
+    }
+
+    pub(super) fn receive_body(
+        &mut self,
+        segment: &[u8],
+        at: usize,
+        log: &mut EventLog,
+        out: &SendBuffer,
+    ) -> Result<usize, Refusal> {
+        let State::Body {
+            exchange,
+            left,
+            collected,
+        } = &mut self.state
+        else {
+            return Ok(0);
+        };
+        let exchange = *exchange;
+        let input = &segment[at..];
+        let (consumed, data, ends) = match left {
+            BodyLeft::Length(left) => {
+                let take = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
+                *left -= take as u64;
+                (take, 0..take, *left == 0)
+            }
+            BodyLeft::Chunked(decoder) => match decoder.decode(input)? {
+                Step::NeedMore { consumed } => (consumed, 0..0, false),
+                Step::Data { consumed, data } => (consumed, data, false),
+                Step::End { consumed } => (consumed, 0..0, true),
+            },
+        };
+        let span = Span::new(at + data.start..at + data.end);
+        let whole_in_segment = ends && collected.is_none();
+        if !data.is_empty() && (!self.settings.collect_bodies || whole_in_segment) {
+            log.push(Event::Body {
+                exchange,
+                payload: Payload::Segment(span),
+            });
+        } else if !data.is_empty() {
+            let buffer = match collected {
+                Some(buffer) => buffer,
+                None => {
+                    let announced = match left {
+                        BodyLeft::Length(left) => (*left).min(TRUSTED_BODY_BYTES),
+                        BodyLeft::Chunked(_) => 0,
+                    };
+                    let announced = usize::try_from(announced).unwrap_or(0);
+                    collected.insert(out.pool().take(data.len() + announced))
+                }
+            };
+            if (buffer.len() + data.len()) as u64 > self.settings.limits.body_bytes_max {
+                return Err(Violation::BodyTooLarge.into());
+            }
+            buffer.append(&input[data]);
+        }
+        if ends {
+            if let Some(buffer) = collected.take() {
+                let payload = log.keep(buffer);
+                log.push(Event::Body { exchange, payload });
+            }
+            log.push(Event::End { exchange });
+            self.state = if self.pipeline.closes() {
+                State::Done
+            } else {
+                State::resting()
+            };
+        }
+        Ok(consumed)
+    }
+
+    /// Answers a broken rule, in its turn, and takes nothing more.
+    pub(super) fn refuse(&mut self, refusal: Refusal, out: &mut SendBuffer) {
+        let (status, rule, section) = match refusal {
+            Refusal::Violation(violation) => {
+                (violation.status(), violation.rule(), violation.section())
+            }
+            Refusal::Handshake(error) => (error.status(), error.rule(), error.section()),
+        };
+        let mut body = String::with_capacity(96);
+        for part in [rule, " (", section, ")\n"] {
+            body.push_str(part);
+        }
+        self.deadline = None;
+        self.refuse_with(status, body.as_bytes(), refusal.fields(), out);
+    }
+
+    pub(super) fn refuse_with(
+        &mut self,
+        status: u16,
+        body: &[u8],
+        more: &[(&[u8], &[u8])],
+        out: &mut SendBuffer,
+    ) {
+        let exchange = match core::mem::replace(&mut self.state, State::Done) {
+            State::Body { exchange, .. } | State::Upgrade { exchange, .. } => exchange,
+            State::Head { .. } | State::Done => self.pipeline.open(Asked::default()),
+        };
+        self.pipeline.close_after(exchange);
+        if self.pipeline.answer(exchange) != Ok(Answer::Waiting) {
+            // The application's own answer has begun; it ends the connection when it is complete.
+            return;
+        }
+        let mut fields: Vec<(&[u8], &[u8])> = vec![(b"Content-Type", b"text/plain; charset=utf-8")];
+        fields.extend_from_slice(more);
+        let response = Response {
+            status,
+            fields: &fields,
+            body,
+        };
+        let plan = BodyPlan::Length(body.len() as u64);
+        let slot = self.pipeline.slot(exchange, out);
+        let fields = FieldPlan::of(&fields).unwrap_or_default();
+        let date = &self.settings.date;
+        response::write_head(slot.out, &response, fields, plan, Persistence::Close, date);
+        slot.out.append(body);
+        self.pipeline.finish(exchange, out);
+    }
+}

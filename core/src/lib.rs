@@ -19,7 +19,12 @@ pub mod date;
 pub mod http1;
 pub mod limits;
 pub mod reactor;
+pub mod server;
 pub mod transport;
 pub mod url;
 pub mod violation;
 pub mod ws;
+
+/// The reactor over real sockets.
+#[cfg(feature = "mio")]
+pub type Reactor = reactor::Reactor<transport::mio::MioNet>;

@@ -27,6 +27,11 @@ impl ConnKey {
         (self.generation.get() as u64) << 32 | self.index as u64
     }
 
+    /// Its slot, which it shares with those who lived there before and will after.
+    pub const fn index(self) -> u32 {
+        self.index
+    }
+
     /// The key that `token` was made of; `None` if it names a listener or the waker.
     pub const fn from_token(token: u64) -> Option<Self> {
         let [g3, g2, g1, g0, i3, i2, i1, i0] = token.to_be_bytes();
@@ -101,6 +106,12 @@ impl<T> Conns<T> {
         self.next_generations[slot] = generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
         vacant.insert(Entry { generation, value });
         Ok(ConnKey { index, generation })
+    }
+
+    /// The key of whoever lives in slot `index` now.
+    pub fn key_at(&self, index: u32) -> Option<ConnKey> {
+        let generation = self.entries.get(index as usize)?.generation;
+        Some(ConnKey { index, generation })
     }
 
     /// What `key` names, or `None` if it has left: the normal fate of a late event.

@@ -1,13 +1,522 @@
 //! The loop: which connection reads, writes or times out next, generic over `Net`.
 //!
-//! Sits above transport and drivers and below the application, which it never calls.
+//! Sits above transport and drivers and below the application, which it never calls: a turn fills
+//! an [`Inbox`] that the caller owns, and the caller answers by the operations of `ops.rs`.
 //!
+//! - `inbox.rs`    what a turn delivered
+//! - `drive.rs`    one connection: reading, flushing, ending
+//! - `ops.rs`      what the application asks for
 //! - `conns.rs`    keys and the connection table
 //! - `timer.rs`    deadlines
 //! - `mailbox.rs`  mail from other threads
 //!
+//! Invariants
+//! - No call of the application happens inside a method of the reactor.
+//! - A connection that may make progress is in the ready queue or the dirty list; the poll waits
+//!   only when both are empty.
+//! - One turn reads at most the area, accepts at most `Limits::accepts_per_turn`.
+//!
 //! Not here: what bytes mean (`conn/`), how they travel (`transport/`).
 
 pub mod conns;
+mod drive;
+pub mod inbox;
 pub mod mailbox;
+mod ops;
 pub mod timer;
+
+pub use ops::Accept;
+
+use crate::buffer::{BufferPool, SendBuffer};
+use crate::conn::{Driver, ServerConn, ServerSettings, SharedDate};
+use crate::date;
+use crate::limits::{Limits, LimitsError};
+use crate::transport::{Net, Peer, Ready, Transport};
+use conns::{ConnKey, Conns};
+use drive::{Connection, Context, Fate, Phase, SEGMENT_BYTES_MIN};
+use inbox::{Cause, Inbox};
+use mailbox::{Mail, Mailbox, Remote};
+use slab::Slab;
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use timer::TimerWheel;
+
+/// How long a listener rests after the system refused an accept: long enough not to spin while
+/// descriptors are scarce, short enough not to be noticed when they are not.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Names a listener of one reactor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerKey(u32);
+
+/// What connections of a listener are like.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The bounds of its connections, where they differ from the reactor's.
+    pub limits: Option<Limits>,
+    /// Deliver a body whole, as one `Body` completion of at most `Limits::body_bytes_max`, rather
+    /// than piece by piece. Default true.
+    pub collect_bodies: bool,
+    /// Allow upgrades to WebSocket. Default false: `Upgrade` is then ignored.
+    pub websocket: bool,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            limits: None,
+            collect_bodies: true,
+            websocket: false,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Listener<L> {
+    socket: L,
+    settings: Rc<ServerSettings>,
+    /// Connections may wait: said by an event, unsaid by `WouldBlock`.
+    waiting: bool,
+    /// No accept before this time.
+    rests_until: Option<Instant>,
+}
+
+/// An event loop: sockets in, completions out.
+///
+/// One per thread; nothing of it crosses threads but its [`Remote`].
+#[derive(Debug)]
+pub struct Reactor<N: Net> {
+    net: N,
+    limits: Rc<Limits>,
+    pool: BufferPool,
+    conns: Conns<Connection<N::Socket>>,
+    listeners: Slab<Listener<N::Listener>>,
+    /// Connections that may read, in the order in which they became able to.
+    ready: VecDeque<ConnKey>,
+    /// Connections to settle at the start of the next turn.
+    dirty: Vec<ConnKey>,
+    wheel: TimerWheel,
+    /// For each slot of `conns`, the earliest deadline in the wheel. It outlives the connection,
+    /// so that short-lived ones do not fill the wheel with entries nobody awaits.
+    armed: Vec<Option<Instant>>,
+    mailbox: Mailbox,
+    now: Instant,
+    date: Rc<SharedDate>,
+    date_second: u64,
+    drain_deadline: Option<Instant>,
+    is_draining: bool,
+    scratch: Scratch,
+}
+
+/// Vectors reused turn after turn.
+#[derive(Debug, Default)]
+struct Scratch {
+    events: Vec<Ready>,
+    due: Vec<ConnKey>,
+    dirty: Vec<ConnKey>,
+    mail: Vec<Mail>,
+}
+
+impl<N: Net> Reactor<N> {
+    /// A reactor over `net` with nothing to do.
+    ///
+    /// # Errors
+    /// If `limits` contradict each other.
+    pub fn new(net: N, limits: Limits) -> Result<Self, LimitsError> {
+        limits.check()?;
+        let (now, second) = (net.now(), net.unix_time());
+        Ok(Self {
+            pool: BufferPool::default(),
+            conns: Conns::new(limits.connections_max),
+            limits: Rc::new(limits),
+            listeners: Slab::new(),
+            ready: VecDeque::new(),
+            dirty: Vec::new(),
+            wheel: TimerWheel::new(now),
+            armed: Vec::new(),
+            mailbox: Mailbox::new(net.waker()),
+            now,
+            date: Rc::new(SharedDate::new(date::imf_fixdate(second))),
+            date_second: second,
+            drain_deadline: None,
+            is_draining: false,
+            scratch: Scratch::default(),
+            net,
+        })
+    }
+
+    /// Fills `inbox` with what happened, waiting for it until `wake_at` (`None`: for ever) if
+    /// there is nothing to do.
+    ///
+    /// 1. settle what the application touched since the last turn: one gathered write each;
+    /// 2. poll, without waiting if something is ready already;
+    /// 3. mail from other threads;
+    /// 4. accept and read, until the inbox is full or nothing is ready;
+    /// 5. deadlines, after reading, so that a peer is not blamed for our own delay.
+    ///
+    /// # Errors
+    /// What the system's poll refuses; the reactor cannot go on after that.
+    pub fn turn(&mut self, inbox: &mut Inbox, wake_at: Option<Instant>) -> io::Result<()> {
+        inbox.clear();
+        self.settle_dirty(inbox);
+        self.wait(inbox, wake_at)?;
+        self.collect_mail();
+        self.accept_waiting(inbox);
+        self.receive_ready(inbox);
+        self.fire_deadlines(inbox);
+        Ok(())
+    }
+
+    /// The time of the present turn.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// The world it works on.
+    pub fn net(&self) -> &N {
+        &self.net
+    }
+
+    /// As [`net`](Self::net), for a simulation to change the world.
+    pub fn net_mut(&mut self) -> &mut N {
+        &mut self.net
+    }
+
+    /// Connections that are open, or have not been left by their peer yet.
+    pub fn connections(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Listeners that have not been closed.
+    pub fn listeners(&self) -> usize {
+        self.listeners.len()
+    }
+
+    /// Pooled buffers in use. Zero at rest.
+    pub fn buffers_taken(&self) -> usize {
+        self.pool.taken()
+    }
+
+    /// Deadlines in the wheel; those of connections that have gone stay until they pass.
+    pub fn deadlines(&self) -> usize {
+        self.wheel.len()
+    }
+
+    /// For other threads: wakes this reactor or drains it.
+    pub fn remote(&self) -> Remote {
+        self.mailbox.remote()
+    }
+
+    fn settle_dirty(&mut self, inbox: &mut Inbox) {
+        let mut dirty =
+            core::mem::replace(&mut self.dirty, core::mem::take(&mut self.scratch.dirty));
+        for key in dirty.drain(..) {
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.dirty = false;
+                self.settle(key, inbox);
+            }
+        }
+        self.scratch.dirty = dirty;
+    }
+
+    /// Flushes `key`, then ends it, or sees to its deadline and its place in the ready queue.
+    fn settle(&mut self, key: ConnKey, inbox: &mut Inbox) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let mut cx = Context {
+            net: &mut self.net,
+            inbox,
+            now: self.now,
+        };
+        if let Fate::Ends { abort } = conn.settle(key, &mut cx) {
+            if let Some(conn) = self.conns.remove(key) {
+                conn.transport.close(&mut self.net, abort);
+            }
+            return;
+        }
+        self.schedule(key);
+    }
+
+    /// Puts `key` where its state belongs: ready queue, dirty list, wheel.
+    fn schedule(&mut self, key: ConnKey) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        if !conn.queued && conn.wants_input() {
+            conn.queued = true;
+            self.ready.push_back(key);
+        }
+        if let Some(deadline) = conn.next_deadline() {
+            let slot = key.index() as usize;
+            if self.armed.len() <= slot {
+                self.armed.resize(slot + 1, None);
+            }
+            if self.armed[slot].is_none_or(|armed| deadline < armed) {
+                self.armed[slot] = Some(deadline);
+                self.wheel.arm(key, deadline);
+            }
+        }
+    }
+
+    fn wait(&mut self, inbox: &mut Inbox, wake_at: Option<Instant>) -> io::Result<()> {
+        let is_idle = inbox.is_empty()
+            && self.ready.is_empty()
+            && self.dirty.is_empty()
+            && !self.can_accept();
+        let timeout = if is_idle {
+            let rests = self
+                .listeners
+                .iter()
+                .filter_map(|(_, listener)| listener.rests_until)
+                .min();
+            let wakes = [wake_at, self.wheel.next_wake(), rests, self.drain_deadline];
+            let wake = wakes.into_iter().flatten().min();
+            // Asked for anew: the application may have used much time since this turn's began.
+            wake.map(|wake| wake.saturating_duration_since(self.net.now()))
+        } else {
+            Some(Duration::ZERO)
+        };
+        let mut events = core::mem::take(&mut self.scratch.events);
+        let polled = self.net.poll(&mut events, timeout);
+        self.now = self.net.now();
+        self.renew_date();
+        for event in events.drain(..) {
+            self.note(event, inbox);
+        }
+        self.scratch.events = events;
+        polled
+    }
+
+    fn renew_date(&mut self) {
+        let second = self.net.unix_time();
+        if second != self.date_second {
+            self.date_second = second;
+            self.date.set(date::imf_fixdate(second));
+        }
+    }
+
+    fn note(&mut self, event: Ready, inbox: &mut Inbox) {
+        let Some(key) = ConnKey::from_token(event.token) else {
+            let index = usize::try_from(event.token)
+                .ok()
+                .and_then(|token| token.checked_sub(1));
+            if let Some(listener) = index.and_then(|index| self.listeners.get_mut(index)) {
+                listener.waiting = true;
+            }
+            return;
+        };
+        // A late event of a connection that has ended finds nothing.
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        conn.note(event.readable, event.writable, event.hung_up);
+        if event.writable && conn.wants_settling() {
+            self.settle(key, inbox);
+        } else {
+            self.schedule(key);
+        }
+    }
+
+    fn collect_mail(&mut self) {
+        let mut mail = core::mem::take(&mut self.scratch.mail);
+        self.mailbox.collect(&mut mail);
+        for mail in mail.drain(..) {
+            match mail {
+                Mail::Drain { grace } => self.drain(grace),
+            }
+        }
+        self.scratch.mail = mail;
+    }
+
+    /// Whether some listener could take a connection now.
+    fn can_accept(&self) -> bool {
+        let now = self.now;
+        let may = |listener: &Listener<_>| {
+            listener.waiting && listener.rests_until.is_none_or(|until| until <= now)
+        };
+        !self.conns.is_full() && self.listeners.iter().any(|(_, listener)| may(listener))
+    }
+
+    fn accept_waiting(&mut self, inbox: &mut Inbox) {
+        if !self.can_accept() {
+            return;
+        }
+        let mut budget = self.limits.accepts_per_turn;
+        for index in 0..self.listeners.capacity() {
+            while budget > 0 && !self.conns.is_full() && self.accept_one(index, inbox) {
+                budget -= 1;
+            }
+        }
+    }
+
+    /// Takes one connection from listener `index`; whether there may be more.
+    fn accept_one(&mut self, index: usize, inbox: &mut Inbox) -> bool {
+        let Some(listener) = self.listeners.get_mut(index) else {
+            return false;
+        };
+        if !listener.waiting || listener.rests_until.is_some_and(|until| self.now < until) {
+            return false;
+        }
+        listener.rests_until = None;
+        match self.net.accept(&mut listener.socket) {
+            Ok((socket, peer)) => {
+                let settings = Rc::clone(&listener.settings);
+                let key = listener_key(index);
+                if let Err(error) = self.admit(socket, peer, settings, key) {
+                    inbox.deliver_accept_error(key, error);
+                }
+                true
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => {
+                    listener.waiting = false;
+                    false
+                }
+                io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => true,
+                _ => {
+                    listener.rests_until = self.now.checked_add(ACCEPT_BACKOFF);
+                    inbox.deliver_accept_error(listener_key(index), error);
+                    false
+                }
+            },
+        }
+    }
+
+    fn admit(
+        &mut self,
+        socket: N::Socket,
+        peer: Peer,
+        settings: Rc<ServerSettings>,
+        listener: ListenerKey,
+    ) -> io::Result<()> {
+        let out = SendBuffer::new(&self.pool);
+        let limits = Rc::clone(&settings.limits);
+        let driver = Driver::Server(ServerConn::new(settings, self.now));
+        let conn = Connection::new(
+            Transport::Plain(socket),
+            driver,
+            out,
+            limits,
+            listener,
+            peer,
+        );
+        let key = match self.conns.insert(conn) {
+            Ok(key) => key,
+            // The caller has asked; a full table takes nothing.
+            Err(conn) => {
+                conn.transport.close(&mut self.net, true);
+                return Ok(());
+            }
+        };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return Ok(());
+        };
+        if let Err(error) = self
+            .net
+            .register(conn.transport.socket_mut(), key.to_token())
+        {
+            if let Some(conn) = self.conns.remove(key) {
+                conn.transport.close(&mut self.net, true);
+            }
+            return Err(error);
+        }
+        self.schedule(key);
+        Ok(())
+    }
+
+    fn receive_ready(&mut self, inbox: &mut Inbox) {
+        // Bytes that leave no trace in the area (part of a long message, or dropped) count too.
+        let mut budget = inbox.area.len();
+        while let Some(key) = self.ready.front().copied() {
+            let Some(conn) = self.conns.get_mut(key) else {
+                self.ready.pop_front();
+                continue;
+            };
+            if budget < SEGMENT_BYTES_MIN || inbox.area.len() - inbox.used < conn.room_wanted() {
+                return;
+            }
+            self.ready.pop_front();
+            conn.queued = false;
+            if !conn.wants_input() {
+                continue;
+            }
+            let mut cx = Context {
+                net: &mut self.net,
+                inbox,
+                now: self.now,
+            };
+            budget = budget.saturating_sub(conn.receive(key, &mut cx));
+            if conn.phase == Phase::Lingering || conn.is_cut() {
+                self.settle(key, inbox);
+            } else {
+                if conn.wants_settling() && !conn.dirty {
+                    conn.dirty = true;
+                    self.dirty.push(key);
+                }
+                self.schedule(key);
+            }
+        }
+    }
+
+    fn fire_deadlines(&mut self, inbox: &mut Inbox) {
+        if self
+            .drain_deadline
+            .is_some_and(|deadline| deadline <= self.now)
+        {
+            self.drain_deadline = None;
+            self.cut_all();
+        }
+        let mut due = core::mem::take(&mut self.scratch.due);
+        self.wheel.fire(self.now, &mut due);
+        for fired in due.drain(..) {
+            self.armed[fired.index() as usize] = None;
+            // The entry may be of one who lived in the slot before.
+            let Some(key) = self.conns.key_at(fired.index()) else {
+                continue;
+            };
+            let Some(conn) = self.conns.get_mut(key) else {
+                continue;
+            };
+            // What it sent in time may still wait to be read.
+            let is_due = conn
+                .next_deadline()
+                .is_some_and(|deadline| deadline <= self.now);
+            if is_due && !conn.queued {
+                conn.handle_deadline(key, self.now, inbox);
+                self.settle(key, inbox);
+            } else {
+                self.schedule(key);
+            }
+        }
+        self.scratch.due = due;
+    }
+
+    fn cut_all(&mut self) {
+        let keys: Vec<ConnKey> = self.conns.keys().collect();
+        for key in keys {
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.cut(Cause::Shutdown);
+                self.touch(key);
+            }
+        }
+    }
+
+    /// Has `key` settled at the start of the next turn.
+    fn touch(&mut self, key: ConnKey) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+}
+
+/// Listener `index` of the slab, as its key; 0 is the waker's token.
+fn listener_key(index: usize) -> ListenerKey {
+    // One for each listening socket, so far below 2^32.
+    ListenerKey(u32::try_from(index + 1).unwrap_or(u32::MAX))
+}

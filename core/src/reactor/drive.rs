@@ -1,0 +1,419 @@
+//! Drives one connection: transport → driver → inbox, and driver → transport.
+//!
+//! Sits in the reactor, between the loop (`mod.rs`), which decides whose turn it is, and the
+//! driver, which decides what bytes mean. Edge-triggered readiness is remembered here.
+//!
+//! ```text
+//!   Open ── driver wants to close ──▶ Finishing ── all sent ──▶ Lingering ── peer done ──▶ gone
+//!     └── broken, cut, too slow ────────────────┴──────────────────────────────────────────▲
+//! ```
+//!
+//! Lingering: we have said our last words and shut our side; what the peer still sends is read and
+//! dropped, or the reset it would cause could destroy those words before they are read
+//! (RFC 9112 §9.6).
+//!
+//! Invariants
+//! - `readable` is cleared only where a read said so, in [`Connection::fill`].
+//! - `Closed` is delivered once, for connections that delivered anything before, and last.
+//! - At most one read per call, so no peer holds the turn.
+//!
+//! Not here: whose turn it is, timers, accepting (`mod.rs`).
+
+use super::ListenerKey;
+use super::conns::ConnKey;
+use super::inbox::{Cause, Inbox};
+use crate::buffer::{PooledBuf, SendBuffer};
+use crate::conn::{Appetite, Deadline, Driver, Pressure, WsConn};
+use crate::limits::Limits;
+use crate::transport::{Net, Peer, ReadOutcome, Transport, WriteOutcome};
+use std::io;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// Room in the area without which no read is begun.
+pub(super) const SEGMENT_BYTES_MIN: usize = 4 * 1024;
+
+/// How far the end of a connection has come. See the diagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    Finishing,
+    Lingering,
+}
+
+/// One connection as the reactor knows it.
+#[derive(Debug)]
+pub(super) struct Connection<S> {
+    pub(super) transport: Transport<S>,
+    pub(super) driver: Driver,
+    pub(super) out: SendBuffer,
+    pub(super) limits: Rc<Limits>,
+    pub(super) listener: ListenerKey,
+    pub(super) peer: Peer,
+    /// Input that the driver could not consume yet.
+    spill: Option<PooledBuf>,
+    /// Why it will have ended, once known.
+    cause: Option<Cause>,
+    /// When unsent bytes must have moved or, lingering, the peer must have finished.
+    own_deadline: Option<Instant>,
+    pub(super) phase: Phase,
+    /// A read may succeed: said by an event, unsaid by a read.
+    readable: bool,
+    /// A write may succeed, likewise.
+    writable: bool,
+    /// The peer closed or failed; short reads prove nothing any more.
+    hung_up: bool,
+    /// The peer has sent its last byte; whether the driver knows is the other flag.
+    eof: bool,
+    eof_told: bool,
+    /// The spill was left by a pausing driver, not for want of bytes.
+    stalled: bool,
+    /// The application does not want input.
+    pub(super) held: bool,
+    /// `Pressure::High` was answered, so `Writable` is owed.
+    pressed: bool,
+    /// The driver became a WebSocket, so `Open` is owed.
+    opened: bool,
+    /// A completion has been delivered, so `Closed` is owed.
+    announced: bool,
+    /// It ends at the next settling, unsent bytes and all.
+    cut: bool,
+    /// It is in the reactor's ready queue.
+    pub(super) queued: bool,
+    /// It is in the reactor's dirty list.
+    pub(super) dirty: bool,
+}
+
+/// What a connection is driven with.
+pub(super) struct Context<'a, N> {
+    pub(super) net: &'a mut N,
+    pub(super) inbox: &'a mut Inbox,
+    pub(super) now: Instant,
+}
+
+/// Whether a connection goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Stays,
+    /// Remove and close it; `abort` with a reset.
+    Ends {
+        abort: bool,
+    },
+}
+
+impl<S> Connection<S> {
+    pub(super) fn new(
+        transport: Transport<S>,
+        driver: Driver,
+        out: SendBuffer,
+        limits: Rc<Limits>,
+        listener: ListenerKey,
+        peer: Peer,
+    ) -> Self {
+        Self {
+            transport,
+            driver,
+            out,
+            limits,
+            listener,
+            peer,
+            spill: None,
+            cause: None,
+            own_deadline: None,
+            phase: Phase::Open,
+            readable: false,
+            writable: true,
+            hung_up: false,
+            eof: false,
+            eof_told: false,
+            stalled: false,
+            held: false,
+            pressed: false,
+            opened: false,
+            announced: false,
+            cut: false,
+            queued: false,
+            dirty: false,
+        }
+    }
+
+    /// Notes what an event said.
+    pub(super) fn note(&mut self, readable: bool, writable: bool, hung_up: bool) {
+        self.readable |= readable | hung_up;
+        self.writable |= writable;
+        self.hung_up |= hung_up;
+    }
+
+    /// Whether reading, or offering the spill again, would get anywhere.
+    pub(super) fn wants_input(&self) -> bool {
+        match self.phase {
+            Phase::Lingering => self.readable,
+            Phase::Finishing => false,
+            Phase::Open => {
+                (self.stalled || self.readable || (self.eof && !self.eof_told))
+                    && !self.held
+                    && self.out.len() <= self.limits.out_bytes_high as usize
+                    && self.driver.appetite() == Appetite::Read
+            }
+        }
+    }
+
+    /// Whether there is something to flush or to close.
+    pub(super) fn wants_settling(&self) -> bool {
+        !self.out.is_empty()
+            || self.cut
+            || (self.phase == Phase::Open && self.driver.appetite() == Appetite::Close)
+    }
+
+    /// Bytes of the area that [`receive`](Self::receive) needs.
+    pub(super) fn room_wanted(&self) -> usize {
+        SEGMENT_BYTES_MIN + self.spill.as_ref().map_or(0, |spill| spill.len())
+    }
+
+    /// Reads once, and lets the driver consume. Returns the bytes read.
+    ///
+    /// The area must have [`room_wanted`](Self::room_wanted) left.
+    pub(super) fn receive<N: Net<Socket = S>>(
+        &mut self,
+        key: ConnKey,
+        cx: &mut Context<'_, N>,
+    ) -> usize {
+        let base = cx.inbox.used;
+        let end = cx
+            .inbox
+            .area
+            .len()
+            .min(base + self.limits.segment_bytes_max as usize);
+        let (mut filled, spilled) = (0, self.spill.take());
+        if let Some(spill) = spilled {
+            cx.inbox.area[base..base + spill.len()].copy_from_slice(&spill);
+            filled = spill.len();
+        }
+        let before = filled;
+        if self.readable && base + filled < end {
+            filled += self.fill(cx.net, &mut cx.inbox.area[base + filled..end]);
+        }
+        self.stalled = false;
+        let count = filled - before;
+        if self.phase == Phase::Lingering || self.cut {
+            return count;
+        }
+        let seen = cx.inbox.log.events().len();
+        let segment = &mut cx.inbox.area[base..base + filled];
+        match self
+            .driver
+            .receive(segment, cx.now, &mut cx.inbox.log, &mut self.out)
+        {
+            Ok(consumed) if consumed < filled => {
+                let mut spill = self.out.pool().take(filled - consumed);
+                spill.append(&cx.inbox.area[base + consumed..base + filled]);
+                self.spill = Some(spill);
+                self.stalled = self.driver.appetite() != Appetite::Read;
+            }
+            Ok(_) => {}
+            Err(violation) => self.cause = Some(Cause::Violation(violation)),
+        }
+        if self.eof && !self.stalled && !self.eof_told && self.cause.is_none() {
+            self.eof_told = true;
+            let told = self
+                .driver
+                .receive_eof(cx.now, &mut cx.inbox.log, &mut self.out);
+            if let Err(violation) = told {
+                self.cause = Some(Cause::Violation(violation));
+            }
+        }
+        if cx.inbox.deliver(key, self.listener, base, seen) {
+            self.announced = true;
+            cx.inbox.used = base + filled;
+        }
+        count
+    }
+
+    /// Reads once. The only place that forgets readiness.
+    fn fill<N: Net<Socket = S>>(&mut self, net: &mut N, into: &mut [u8]) -> usize {
+        match self.transport.read(net, into) {
+            ReadOutcome::Bytes { count, drained } => {
+                self.readable = !drained || self.hung_up;
+                count
+            }
+            ReadOutcome::Blocked => {
+                self.readable = false;
+                0
+            }
+            ReadOutcome::Eof => {
+                self.readable = false;
+                self.eof = true;
+                0
+            }
+            ReadOutcome::Failed(error) => {
+                self.readable = false;
+                self.fail(error);
+                0
+            }
+        }
+    }
+
+    /// Sends what waits, delivers what is owed to the application, and moves towards the end if it
+    /// is time.
+    pub(super) fn settle<N: Net<Socket = S>>(
+        &mut self,
+        key: ConnKey,
+        cx: &mut Context<'_, N>,
+    ) -> Fate {
+        self.flush(cx);
+        if self.opened {
+            self.opened = false;
+            self.announced = true;
+            cx.inbox.deliver_open(key);
+        }
+        if self.pressed && self.waiting_bytes() < self.limits.out_bytes_low as usize {
+            self.pressed = false;
+            cx.inbox.deliver_writable(key);
+        }
+        if self.cut {
+            self.deliver_closed(key, cx.inbox);
+            return Fate::Ends { abort: true };
+        }
+        if self.phase == Phase::Open && self.driver.appetite() == Appetite::Close {
+            self.phase = Phase::Finishing;
+            self.spill = None;
+        }
+        match self.phase {
+            Phase::Finishing if self.out.is_empty() => self.part(key, cx),
+            Phase::Lingering if self.eof => Fate::Ends { abort: false },
+            Phase::Open | Phase::Finishing | Phase::Lingering => Fate::Stays,
+        }
+    }
+
+    fn flush<N: Net<Socket = S>>(&mut self, cx: &mut Context<'_, N>) {
+        if self.out.is_empty() || !self.writable || self.cut {
+            return;
+        }
+        let before = self.out.len();
+        match self.transport.write(cx.net, &mut self.out) {
+            WriteOutcome::Flushed => self.own_deadline = None,
+            WriteOutcome::Blocked => {
+                self.writable = false;
+                if self.out.len() < before || self.own_deadline.is_none() {
+                    self.own_deadline = cx.now.checked_add(self.limits.write_timeout);
+                }
+            }
+            WriteOutcome::Failed(error) => self.fail(error),
+        }
+    }
+
+    /// Everything is said: leaves, or waits for the peer to have read it.
+    fn part<N: Net<Socket = S>>(&mut self, key: ConnKey, cx: &mut Context<'_, N>) -> Fate {
+        let rested = matches!(self.cause, Some(Cause::TimedOut(Deadline::Idle)));
+        self.deliver_closed(key, cx.inbox);
+        // A peer that we cannot tell has left already: there is nobody to wait for.
+        if self.eof || rested || self.transport.shutdown_write(cx.net).is_err() {
+            return Fate::Ends { abort: false };
+        }
+        self.phase = Phase::Lingering;
+        self.own_deadline = cx.now.checked_add(self.limits.linger_timeout);
+        Fate::Stays
+    }
+
+    fn deliver_closed(&mut self, key: ConnKey, inbox: &mut Inbox) {
+        let cause = self.cause.take().unwrap_or_else(|| self.quiet_cause());
+        if core::mem::take(&mut self.announced) {
+            inbox.deliver_closed(key, cause);
+        }
+    }
+
+    /// Why it ended if nothing went wrong.
+    fn quiet_cause(&self) -> Cause {
+        match &self.driver {
+            Driver::WebSocket(websocket) if websocket.peer_close().is_none() => Cause::PeerGone,
+            Driver::WebSocket(_) | Driver::Server(_) => Cause::Agreed,
+        }
+    }
+
+    /// The deadline that comes first.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let driver = if self.phase == Phase::Open {
+            self.driver.deadline()
+        } else {
+            None
+        };
+        match (driver, self.own_deadline) {
+            (Some(driver), Some(own)) => Some(driver.min(own)),
+            (driver, own) => driver.or(own),
+        }
+    }
+
+    /// Acts on deadlines that have passed.
+    pub(super) fn handle_deadline(&mut self, key: ConnKey, now: Instant, inbox: &mut Inbox) {
+        if self.own_deadline.is_some_and(|deadline| deadline <= now) {
+            self.own_deadline = None;
+            let missed = if self.phase == Phase::Lingering {
+                Deadline::Close
+            } else {
+                Deadline::Write
+            };
+            return self.cut(Cause::TimedOut(missed));
+        }
+        if self.phase != Phase::Open {
+            return;
+        }
+        let (base, seen) = (inbox.used, inbox.log.events().len());
+        if let Some(missed) = self
+            .driver
+            .handle_deadline(now, &mut inbox.log, &mut self.out)
+        {
+            self.cause = Some(Cause::TimedOut(missed));
+        }
+        self.announced |= inbox.deliver(key, self.listener, base, seen);
+    }
+
+    /// It ends at the next settling. The first cause counts.
+    pub(super) fn cut(&mut self, cause: Cause) {
+        self.cut = true;
+        self.cause.get_or_insert(cause);
+    }
+
+    /// Whether it ends at the next settling.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    fn fail(&mut self, error: io::Error) {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        match error.kind() {
+            BrokenPipe | ConnectionAborted | ConnectionReset => self.cut(Cause::PeerGone),
+            _ => self.cut(Cause::Io(error)),
+        }
+    }
+
+    /// If an upgrade was accepted and everything asked before it is answered, the driver becomes a
+    /// WebSocket.
+    pub(super) fn switch(&mut self, now: Instant) {
+        if let Driver::Server(server) = &mut self.driver
+            && let Some(settings) = server.take_accepted()
+        {
+            self.driver = Driver::WebSocket(WsConn::new(settings, now, 0));
+            self.opened = true;
+            self.stalled = self.spill.is_some();
+        }
+    }
+
+    /// Whether the application should go on sending; remembers that it was told to stop.
+    pub(super) fn pressure(&mut self) -> Pressure {
+        if self.waiting_bytes() > self.limits.out_bytes_high as usize {
+            self.pressed = true;
+            Pressure::High
+        } else {
+            Pressure::Low
+        }
+    }
+
+    /// Bytes that the application has sent and the system has not.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        let held = match &self.driver {
+            Driver::Server(server) => server.held_bytes(),
+            Driver::WebSocket(_) => 0,
+        };
+        self.out.len() + held
+    }
+}

@@ -1,0 +1,321 @@
+//! What one turn delivered: the inbox that the caller owns, and the completions it holds.
+//!
+//! Sits in the reactor. The reactor reads sockets straight into the inbox's area and drivers log
+//! spans of it; a [`Completion`] turns the spans into slices. It borrows the inbox and not the
+//! reactor, so the application answers, sends and closes while it iterates.
+//!
+//! Invariants
+//! - Completions of one connection are in wire order; `Closed` is the last of its key.
+//! - Bytes of the area are not touched between two turns.
+//! - A warm inbox does not allocate.
+//!
+//! Not here: who fills it (`drive.rs`, `mod.rs`).
+
+use super::ListenerKey;
+use super::conns::ConnKey;
+use crate::conn::{Deadline, Event, EventLog, Exchange};
+use crate::http1::Request;
+use crate::violation::Violation;
+use crate::ws::MessageKind;
+use core::fmt;
+use std::io;
+
+/// Bytes of the receive area: what one turn reads at most.
+const AREA_BYTES: usize = 256 * 1024;
+
+/// What one turn delivered. Owned by the caller, like `mio::Events`; reused turn after turn.
+#[derive(Debug)]
+pub struct Inbox {
+    pub(super) area: Box<[u8]>,
+    pub(super) used: usize,
+    pub(super) log: EventLog,
+    entries: Vec<Entry>,
+    causes: Vec<Cause>,
+    accept_errors: Vec<(ListenerKey, io::Error)>,
+}
+
+/// One completion before its spans became slices.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    conn: ConnKey,
+    /// Where its segment begins in the area.
+    base: u32,
+    fact: Fact,
+}
+
+/// The driver's word, or the reactor's own.
+#[derive(Clone, Copy, Debug)]
+enum Fact {
+    /// `listener` is whose connection it is.
+    Wire {
+        event: Event,
+        listener: ListenerKey,
+    },
+    Open,
+    Writable,
+    /// Index of the cause.
+    Closed(u32),
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Inbox {
+    /// An empty inbox with its area of 256 KiB.
+    pub fn new() -> Self {
+        Self {
+            area: vec![0; AREA_BYTES].into_boxed_slice(),
+            used: 0,
+            log: EventLog::default(),
+            entries: Vec::new(),
+            causes: Vec::new(),
+            accept_errors: Vec::new(),
+        }
+    }
+
+    /// What the last turn delivered, in order.
+    pub fn completions(&self) -> impl Iterator<Item = Completion<'_>> {
+        self.entries.iter().filter_map(|entry| {
+            let what = self.resolve(entry)?;
+            Some(Completion {
+                conn: entry.conn,
+                what,
+            })
+        })
+    }
+
+    /// Listeners that could not take a connection in the last turn, and why. The reactor backs off
+    /// and tries again by itself.
+    pub fn accept_errors(&self) -> &[(ListenerKey, io::Error)] {
+        &self.accept_errors
+    }
+
+    /// Whether the last turn delivered nothing.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.accept_errors.is_empty()
+    }
+
+    fn resolve(&self, entry: &Entry) -> Option<What<'_>> {
+        let segment = &self.area[entry.base as usize..];
+        let (event, listener) = match entry.fact {
+            Fact::Wire { event, listener } => (event, listener),
+            Fact::Open => return Some(What::Open),
+            Fact::Writable => return Some(What::Writable),
+            Fact::Closed(cause) => {
+                return self
+                    .causes
+                    .get(cause as usize)
+                    .map(|cause| What::Closed { cause });
+            }
+        };
+        Some(match event {
+            Event::Request { exchange, head, at } => {
+                let request = self.log.request(head, at, segment)?;
+                What::Request {
+                    exchange,
+                    request,
+                    listener,
+                }
+            }
+            Event::Body { exchange, payload } => What::Body {
+                exchange,
+                bytes: self.log.payload(payload, segment),
+            },
+            Event::End { exchange } => What::End { exchange },
+            Event::Message { kind, payload } => What::Message {
+                kind,
+                payload: self.log.payload(payload, segment),
+            },
+            Event::Pong { payload } => What::Pong {
+                payload: self.log.payload(payload, segment),
+            },
+            Event::Closing { code, reason } => What::Closing {
+                code,
+                reason: self.log.payload(reason, segment),
+            },
+        })
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.used = 0;
+        self.log.clear();
+        self.entries.clear();
+        self.causes.clear();
+        self.accept_errors.clear();
+    }
+
+    /// Turns the events logged since there were `seen` into completions; returns whether there
+    /// were any.
+    pub(super) fn deliver(
+        &mut self,
+        conn: ConnKey,
+        listener: ListenerKey,
+        base: usize,
+        seen: usize,
+    ) -> bool {
+        // The area is far below 4 GiB.
+        let base = u32::try_from(base).unwrap_or(u32::MAX);
+        let events = &self.log.events()[seen..];
+        let entries = events.iter().map(|event| Entry {
+            conn,
+            base,
+            fact: Fact::Wire {
+                event: *event,
+                listener,
+            },
+        });
+        self.entries.extend(entries);
+        !events.is_empty()
+    }
+
+    pub(super) fn deliver_open(&mut self, conn: ConnKey) {
+        self.entries.push(Entry {
+            conn,
+            base: 0,
+            fact: Fact::Open,
+        });
+    }
+
+    pub(super) fn deliver_writable(&mut self, conn: ConnKey) {
+        self.entries.push(Entry {
+            conn,
+            base: 0,
+            fact: Fact::Writable,
+        });
+    }
+
+    pub(super) fn deliver_closed(&mut self, conn: ConnKey, cause: Cause) {
+        // One for each connection at most, and those are fewer than 2^24.
+        let index = u32::try_from(self.causes.len()).unwrap_or(u32::MAX);
+        self.causes.push(cause);
+        self.entries.push(Entry {
+            conn,
+            base: 0,
+            fact: Fact::Closed(index),
+        });
+    }
+
+    pub(super) fn deliver_accept_error(&mut self, listener: ListenerKey, error: io::Error) {
+        self.accept_errors.push((listener, error));
+    }
+}
+
+/// An event with its bytes, borrowed from the inbox, not from the reactor.
+#[derive(Clone, Copy, Debug)]
+pub struct Completion<'a> {
+    /// Whose it is.
+    pub conn: ConnKey,
+    /// What happened.
+    pub what: What<'a>,
+}
+
+/// What happened on a connection.
+#[derive(Clone, Copy, Debug)]
+pub enum What<'a> {
+    /// A request's head arrived. `Body` and `End` follow if it [has a body](Request::has_body).
+    Request {
+        /// Answer it by this.
+        exchange: Exchange,
+        /// The head.
+        request: Request<'a>,
+        /// Where its connection was accepted.
+        listener: ListenerKey,
+    },
+    /// Part of a request's body, or all of it where bodies are collected.
+    Body {
+        /// Whose body.
+        exchange: Exchange,
+        /// At least one byte.
+        bytes: &'a [u8],
+    },
+    /// A request's body is complete.
+    End {
+        /// Whose body.
+        exchange: Exchange,
+    },
+    /// The connection now speaks WebSocket.
+    Open,
+    /// A WebSocket message, whole.
+    Message {
+        /// Text is valid UTF-8.
+        kind: MessageKind,
+        /// The message.
+        payload: &'a [u8],
+    },
+    /// A pong arrived.
+    Pong {
+        /// At most 125 bytes.
+        payload: &'a [u8],
+    },
+    /// The peer sent its close frame; `Closed` follows when the connection has ended.
+    Closing {
+        /// `close_code::NO_STATUS` if it gave none.
+        code: u16,
+        /// UTF-8, at most 123 bytes.
+        reason: &'a [u8],
+    },
+    /// After `Pressure::High`: what waited is sent but for `Limits::out_bytes_low`.
+    Writable,
+    /// The connection has ended; its key names nothing any more.
+    Closed {
+        /// Why.
+        cause: &'a Cause,
+    },
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Cause {
+    /// Both ends were done: an answered last request, an idle client that left, a closing
+    /// handshake.
+    Agreed,
+    /// The peer left while something was owed, or a WebSocket without a close frame.
+    PeerGone,
+    /// The peer broke a rule and was told so.
+    Violation(Violation),
+    /// A deadline passed.
+    TimedOut(Deadline),
+    /// The system gave the connection up.
+    Io(io::Error),
+    /// More than `Limits::out_bytes_max` bytes waited for a peer that does not read.
+    TooSlow,
+    /// The application cut it.
+    Terminated,
+    /// It outlasted the grace of a drain.
+    Shutdown,
+}
+
+impl Cause {
+    /// A short, stable name, for metrics and logs.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Agreed => "agreed",
+            Self::PeerGone => "peer_gone",
+            Self::Violation(_) => "violation",
+            Self::TimedOut(_) => "timed_out",
+            Self::Io(_) => "io",
+            Self::TooSlow => "too_slow",
+            Self::Terminated => "terminated",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agreed => f.write_str("closed"),
+            Self::PeerGone => f.write_str("the peer left"),
+            Self::Violation(violation) => write!(f, "the peer broke a rule: {violation}"),
+            Self::TimedOut(deadline) => write!(f, "the {deadline:?} deadline passed"),
+            Self::Io(error) => write!(f, "the connection failed: {error}"),
+            Self::TooSlow => f.write_str("the peer does not read what is sent"),
+            Self::Terminated => f.write_str("terminated"),
+            Self::Shutdown => f.write_str("cut at the end of a drain"),
+        }
+    }
+}

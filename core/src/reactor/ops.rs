@@ -1,0 +1,348 @@
+//! What the application asks of the reactor: listen, answer, send, close, drain.
+//!
+//! Sits in the reactor. Each operation looks up a key, calls the driver, and leaves the connection
+//! in the dirty list; bytes leave at the start of the next turn, one gathered write for all that
+//! was asked meanwhile.
+//!
+//! Invariants
+//! - A stale key is answered with [`Misuse::Gone`]: scripts race with peers by nature.
+//! - What waits for one peer is bounded: above `Limits::out_bytes_max` the connection is cut.
+//!
+//! Not here: when bytes leave (`drive.rs`), what they are (`conn/`).
+
+use super::conns::ConnKey;
+use super::drive::{Connection, Phase};
+use super::inbox::Cause;
+use super::{Listener, ListenerKey, Reactor, ServerConfig, listener_key};
+use crate::buffer::SendBuffer;
+use crate::conn::{
+    Driver, Exchange, Misuse, Pressure, Response, ServerConn, ServerSettings, WsConn, WsSettings,
+};
+use crate::limits::Limits;
+use crate::transport::{Endpoint, Net, Peer};
+use crate::ws::{MessageKind, close_code};
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// How an upgrade is accepted.
+#[derive(Clone, Debug)]
+pub struct Accept<'a> {
+    /// The subprotocol chosen, one of those offered.
+    pub protocol: Option<&'a [u8]>,
+    /// Further fields of the 101.
+    pub fields: &'a [(&'a [u8], &'a [u8])],
+    /// How the WebSocket is to behave.
+    pub settings: Rc<WsSettings>,
+}
+
+impl<N: Net> Reactor<N> {
+    /// Accepts connections at `at`. Port 0 chooses one; [`local_endpoint`](Self::local_endpoint)
+    /// tells which.
+    ///
+    /// # Errors
+    /// What the system refuses, such as an address in use; [`io::ErrorKind::InvalidInput`] for
+    /// limits that contradict each other.
+    pub fn listen(&mut self, at: &Endpoint, config: ServerConfig) -> io::Result<ListenerKey> {
+        let limits = match config.limits {
+            Some(limits) => Rc::new(checked(limits)?),
+            None => Rc::clone(&self.limits),
+        };
+        let settings = Rc::new(ServerSettings {
+            limits,
+            date: Rc::clone(&self.date),
+            collect_bodies: config.collect_bodies,
+            websocket: config.websocket,
+        });
+        let index = self.listeners.vacant_key();
+        let key = listener_key(index);
+        let socket = self.net.listen(at, u64::from(key.0))?;
+        self.listeners.insert(Listener {
+            socket,
+            settings,
+            waiting: false,
+            rests_until: None,
+        });
+        Ok(key)
+    }
+
+    /// Where `listener` listens; `None` once it is closed.
+    pub fn local_endpoint(&self, listener: ListenerKey) -> Option<Endpoint> {
+        let listener = self.listeners.get(slot_of(listener)?)?;
+        self.net.local_endpoint(&listener.socket).ok()
+    }
+
+    /// Accepts no more connections at `listener`; those that are here stay.
+    pub fn close_listener(&mut self, listener: ListenerKey) {
+        if let Some(listener) = slot_of(listener).and_then(|slot| self.listeners.try_remove(slot)) {
+            self.net.close_listener(listener.socket);
+        }
+    }
+
+    /// Answers a request whole.
+    ///
+    /// # Errors
+    /// [`Misuse::Gone`], or as [`ServerConn::respond`]; nothing is sent then.
+    pub fn respond(
+        &mut self,
+        conn: ConnKey,
+        exchange: Exchange,
+        response: &Response<'_>,
+    ) -> Result<Pressure, Misuse> {
+        self.answer(conn, |server, out, now| {
+            server.respond(exchange, response, now, out)
+        })
+    }
+
+    /// Begins an answer whose body follows piece by piece.
+    ///
+    /// # Errors
+    /// [`Misuse::Gone`], or as [`ServerConn::begin_response`]; nothing is sent then.
+    pub fn begin_response(
+        &mut self,
+        conn: ConnKey,
+        exchange: Exchange,
+        response: &Response<'_>,
+    ) -> Result<Pressure, Misuse> {
+        self.answer(conn, |server, out, _| {
+            server.begin_response(exchange, response, out)
+        })
+    }
+
+    /// Sends the next piece of a body. Returns [`Pressure::High`] when more than
+    /// `Limits::out_bytes_high` bytes now wait: stop until `What::Writable`.
+    ///
+    /// # Errors
+    /// [`Misuse::Gone`], or as [`ServerConn::write_body`].
+    pub fn write_body(
+        &mut self,
+        conn: ConnKey,
+        exchange: Exchange,
+        piece: &[u8],
+    ) -> Result<Pressure, Misuse> {
+        self.answer(conn, |server, out, _| {
+            server.write_body(exchange, piece, out)
+        })
+    }
+
+    /// Ends a body.
+    ///
+    /// # Errors
+    /// [`Misuse::Gone`], or as [`ServerConn::finish_body`].
+    pub fn finish_body(&mut self, conn: ConnKey, exchange: Exchange) -> Result<Pressure, Misuse> {
+        self.answer(conn, |server, out, now| {
+            server.finish_body(exchange, now, out)
+        })
+    }
+
+    /// Accepts an upgrade to WebSocket. `What::Open` follows; messages may be sent at once unless
+    /// earlier requests of the connection are still unanswered.
+    ///
+    /// # Errors
+    /// [`Misuse::Gone`], or as [`ServerConn::accept`]; nothing is sent then.
+    pub fn accept_websocket(
+        &mut self,
+        conn: ConnKey,
+        exchange: Exchange,
+        accept: &Accept<'_>,
+    ) -> Result<(), Misuse> {
+        let now = self.now;
+        let connection = self.open_conn(conn)?;
+        let Driver::Server(server) = &mut connection.driver else {
+            return Err(Misuse::NotAnUpgrade);
+        };
+        server.accept(
+            exchange,
+            accept.protocol,
+            accept.fields,
+            &accept.settings,
+            &mut connection.out,
+        )?;
+        connection.switch(now);
+        self.touch(conn);
+        Ok(())
+    }
+
+    /// Queues one whole WebSocket message for `conn`; it leaves at the next turn. RFC 6455 §5.6.
+    ///
+    /// Returns [`Pressure::High`] when more than `Limits::out_bytes_high` bytes now wait: stop
+    /// until `What::Writable`.
+    ///
+    /// # Errors
+    /// - [`Misuse::Gone`] if the connection has ended, or is cut now because the peer does not
+    ///   read what waits already.
+    /// - [`Misuse::NotAWebSocket`] if it still speaks HTTP.
+    /// - [`Misuse::Closing`] behind a close frame; [`Misuse::NotUtf8`] for bad text.
+    pub fn send(
+        &mut self,
+        conn: ConnKey,
+        kind: MessageKind,
+        payload: &[u8],
+    ) -> Result<Pressure, Misuse> {
+        let connection = self.roomy_conn(conn)?;
+        websocket(&mut connection.driver)?.send(kind, payload, &mut connection.out)?;
+        let pressure = connection.pressure();
+        self.touch(conn);
+        Ok(pressure)
+    }
+
+    /// Sends a ping; its pong comes as `What::Pong`.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and [`Misuse::PingTooLong`] above 125 bytes.
+    pub fn ping(&mut self, conn: ConnKey, payload: &[u8]) -> Result<(), Misuse> {
+        let connection = self.roomy_conn(conn)?;
+        websocket(&mut connection.driver)?.ping(payload, &mut connection.out)?;
+        self.touch(conn);
+        Ok(())
+    }
+
+    /// Begins the closing handshake. RFC 6455 §7.1.2.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and [`Misuse::InvalidClose`] for a code or reason that may not be
+    /// sent.
+    pub fn close(&mut self, conn: ConnKey, code: u16, reason: &[u8]) -> Result<(), Misuse> {
+        let now = self.now;
+        let connection = self.open_conn(conn)?;
+        websocket(&mut connection.driver)?.begin_close(code, reason, now, &mut connection.out)?;
+        self.touch(conn);
+        Ok(())
+    }
+
+    /// Cuts the connection at the next turn: what waits is dropped, the peer sees a reset.
+    ///
+    /// # Errors
+    /// [`Misuse::Gone`].
+    pub fn terminate(&mut self, conn: ConnKey) -> Result<(), Misuse> {
+        self.open_conn(conn)?.cut(Cause::Terminated);
+        self.touch(conn);
+        Ok(())
+    }
+
+    /// Stops reading from `conn` until [`release`](Self::release): the peer's sending backs up in
+    /// the network. Does nothing to a connection that has ended.
+    pub fn hold(&mut self, conn: ConnKey) {
+        if let Some(connection) = self.conns.get_mut(conn) {
+            connection.held = true;
+        }
+    }
+
+    /// Ends a [`hold`](Self::hold).
+    pub fn release(&mut self, conn: ConnKey) {
+        if let Some(connection) = self.conns.get_mut(conn)
+            && core::mem::take(&mut connection.held)
+        {
+            self.touch(conn);
+        }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self, conn: ConnKey) -> Option<Peer> {
+        self.conns.get(conn).map(|connection| connection.peer)
+    }
+
+    /// Bytes that wait to be sent to `conn`.
+    pub fn waiting_bytes(&self, conn: ConnKey) -> Option<usize> {
+        self.conns.get(conn).map(Connection::waiting_bytes)
+    }
+
+    /// Stops listening, answers what has been asked with `Connection: close`, closes WebSockets
+    /// with 1001, and after `grace` cuts what is left. A second call can only shorten the grace.
+    pub fn drain(&mut self, grace: Duration) {
+        let listeners = core::mem::take(&mut self.listeners);
+        for (_, listener) in listeners {
+            self.net.close_listener(listener.socket);
+        }
+        let deadline = self.now.checked_add(grace);
+        self.drain_deadline = match (self.drain_deadline, deadline) {
+            (Some(earlier), Some(deadline)) => Some(earlier.min(deadline)),
+            (earlier, deadline) => earlier.or(deadline),
+        };
+        if core::mem::replace(&mut self.is_draining, true) {
+            return;
+        }
+        let keys: Vec<ConnKey> = self.conns.keys().collect();
+        for key in keys {
+            let now = self.now;
+            let Some(connection) = self.conns.get_mut(key) else {
+                continue;
+            };
+            match &mut connection.driver {
+                Driver::Server(server) => server.begin_drain(),
+                Driver::WebSocket(websocket) => {
+                    let reason = b"server is shutting down";
+                    // One that is closing already needs no second word.
+                    let _closing = websocket.begin_close(
+                        close_code::GOING_AWAY,
+                        reason,
+                        now,
+                        &mut connection.out,
+                    );
+                }
+            }
+            self.touch(key);
+        }
+    }
+
+    /// Whether [`drain`](Self::drain) has been called.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
+    fn answer(
+        &mut self,
+        conn: ConnKey,
+        write: impl FnOnce(&mut ServerConn, &mut SendBuffer, Instant) -> Result<(), Misuse>,
+    ) -> Result<Pressure, Misuse> {
+        let now = self.now;
+        let connection = self.roomy_conn(conn)?;
+        let Driver::Server(server) = &mut connection.driver else {
+            return Err(Misuse::AlreadyAnswered);
+        };
+        write(server, &mut connection.out, now)?;
+        connection.switch(now);
+        let pressure = connection.pressure();
+        self.touch(conn);
+        Ok(pressure)
+    }
+
+    /// A connection that has not begun to end.
+    fn open_conn(&mut self, conn: ConnKey) -> Result<&mut Connection<N::Socket>, Misuse> {
+        let connection = self.conns.get_mut(conn).ok_or(Misuse::Gone)?;
+        if connection.phase == Phase::Open && !connection.is_cut() {
+            Ok(connection)
+        } else {
+            Err(Misuse::Gone)
+        }
+    }
+
+    /// An open connection that may queue more; one that may not is cut.
+    fn roomy_conn(&mut self, conn: ConnKey) -> Result<&mut Connection<N::Socket>, Misuse> {
+        let connection = self.open_conn(conn)?;
+        if connection.waiting_bytes() > connection.limits.out_bytes_max as usize {
+            connection.cut(Cause::TooSlow);
+            self.touch(conn);
+            return Err(Misuse::Gone);
+        }
+        self.open_conn(conn)
+    }
+}
+
+fn websocket(driver: &mut Driver) -> Result<&mut WsConn, Misuse> {
+    match driver {
+        Driver::WebSocket(websocket) => Ok(websocket),
+        Driver::Server(_) => Err(Misuse::NotAWebSocket),
+    }
+}
+
+fn slot_of(listener: ListenerKey) -> Option<usize> {
+    (listener.0 as usize).checked_sub(1)
+}
+
+fn checked(limits: Limits) -> io::Result<Limits> {
+    match limits.check() {
+        Ok(()) => Ok(limits),
+        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidInput, error)),
+    }
+}

@@ -1,0 +1,557 @@
+//! [`SimNet`]: a network made of a seed. Virtual time, scripted peers, and everything that real
+//! networks do to a server, each with a named probability in [`SimOptions`].
+//!
+//! Sits where `MioNet` sits, under the whole reactor. `sim/link.rs` holds what lies between a
+//! socket and its peer; here are the clock, the selector and the calls.
+//!
+//! The contract it tests is that of edge-triggered readiness, at its meanest:
+//! - a call may say `WouldBlock` though it could go on; an event then comes later;
+//! - `DRAINS` (epoll): a read shorter than asked for may leave bytes; an event then comes later,
+//!   and no event comes for what was left by a read that was *not* short;
+//! - not `DRAINS` (the `poll(2)` emulation): after an event there is no other in that direction
+//!   until some call has said `WouldBlock`;
+//! - events may be spurious, late, merged, or for sockets that are closed.
+//!
+//! Invariants
+//! - Time moves only in `poll`, and only to the next thing that happens or to its timeout.
+//! - Same seed, same options, same calls: same transcript, byte for byte.
+//!
+//! Not here: what the bytes mean; who asserts what (`reactor.rs`).
+
+mod link;
+mod options;
+mod tests;
+
+use hukilau_core::transport::{Endpoint, Net, Peer, Ready};
+use link::{Link, LinkId, Stage};
+pub(crate) use link::{Script, Step};
+pub(crate) use options::{Dice, SimOptions};
+use std::cell::{Ref, RefCell, RefMut};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+
+/// The calls that can be made to fail, for fault injection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Read,
+    Write,
+    Accept,
+    Register,
+    Shutdown,
+}
+
+const CALLS: usize = 5;
+
+/// Something that will happen at some time.
+#[derive(Clone, Copy, Debug)]
+enum Happening {
+    /// A peer's connection request arrives.
+    Arrival(LinkId),
+    /// Bytes or an end arrive from the peer.
+    Carry(LinkId),
+    /// Bytes or an end arrive at the peer.
+    Deliver(LinkId),
+    /// The peer goes on with its script.
+    Script(LinkId),
+    /// The peer's reset arrives here.
+    ResetFromPeer(LinkId),
+    /// Our reset arrives there.
+    ResetToPeer(LinkId),
+    /// The event that a needless `WouldBlock`, or a short read, has promised.
+    Edge { link: LinkId, readable: bool },
+    /// The same for a listener.
+    ListenerEdge(u64),
+    /// A connect ends.
+    Connected(LinkId),
+}
+
+#[derive(Debug)]
+struct Backlog {
+    at: Endpoint,
+    waiting: VecDeque<LinkId>,
+    /// Whether an event may be reported; only the `poll(2)` emulation ever disarms.
+    armed: bool,
+    pending: bool,
+}
+
+/// Everything but the handle.
+#[derive(Debug)]
+pub(crate) struct World {
+    drains: bool,
+    options: SimOptions,
+    dice: Dice,
+    /// The one instant the simulation takes from outside; all else is relative to it.
+    origin: Instant,
+    now: Duration,
+    happenings: BTreeMap<(Duration, u64), Happening>,
+    sequence: u64,
+    links: Vec<Link>,
+    listeners: BTreeMap<u64, Backlog>,
+    /// What peers do that are connected *to*.
+    services: Vec<(Endpoint, Script)>,
+    closed_tokens: Vec<u64>,
+    calls: [u64; CALLS],
+    fault: Option<(Call, u64, ErrorKind)>,
+    transcript: String,
+    woken: Arc<Woken>,
+}
+
+#[derive(Debug, Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A handle to a simulated network; clones are the same network.
+#[derive(Clone, Debug)]
+pub(crate) struct SimNet<const DRAINS: bool>(Rc<RefCell<World>>);
+
+/// A socket of a [`SimNet`].
+#[derive(Debug)]
+pub(crate) struct SimSocket(LinkId);
+
+/// A listener of a [`SimNet`].
+#[derive(Debug)]
+pub(crate) struct SimListener(u64);
+
+impl<const DRAINS: bool> SimNet<DRAINS> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant has no other constructor; only differences to it are ever used"
+    )]
+    pub(crate) fn new(seed: u64, options: SimOptions) -> Self {
+        Self(Rc::new(RefCell::new(World {
+            drains: DRAINS,
+            options,
+            dice: Dice::new(seed),
+            origin: Instant::now(),
+            now: Duration::ZERO,
+            happenings: BTreeMap::new(),
+            sequence: 0,
+            links: Vec::new(),
+            listeners: BTreeMap::new(),
+            services: Vec::new(),
+            closed_tokens: Vec::new(),
+            calls: [0; CALLS],
+            fault: None,
+            transcript: String::new(),
+            woken: Arc::default(),
+        })))
+    }
+
+    /// Lets a peer connect to `at` after `delay`, and do what `script` says.
+    pub(crate) fn dial_in(&self, at: &Endpoint, delay: Duration, script: Script) -> PeerId {
+        let mut world = self.world();
+        let link = world.open_link(script, Stage::Waiting);
+        world.links[link.0].dials = Some(at.clone());
+        world.after(delay, Happening::Arrival(link));
+        PeerId(link)
+    }
+
+    /// Lets every connect to `at` find a peer that does what `script` says.
+    pub(crate) fn serve(&self, at: Endpoint, script: Script) {
+        self.world().services.push((at, script));
+    }
+
+    /// Lets the `n`-th call of its kind fail, counted from 1.
+    pub(crate) fn fail(&self, call: Call, n: u64, with: ErrorKind) {
+        self.world().fault = Some((call, n, with));
+    }
+
+    /// How often `call` was made.
+    pub(crate) fn calls(&self, call: Call) -> u64 {
+        self.world().calls[call as usize]
+    }
+
+    /// Everything a peer has received.
+    pub(crate) fn received(&self, peer: PeerId) -> Vec<u8> {
+        self.world().links[peer.0.0].received.clone()
+    }
+
+    /// How a peer saw its connection end, if it has.
+    pub(crate) fn end(&self, peer: PeerId) -> Option<PeerEnd> {
+        let world = self.world();
+        let link = &world.links[peer.0.0];
+        match (link.peer_was_reset, link.peer_saw_end) {
+            (true, _) => Some(PeerEnd::Reset),
+            (false, true) => Some(PeerEnd::Finished),
+            (false, false) => None,
+        }
+    }
+
+    /// Time since the simulation began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.world().now
+    }
+
+    /// What happened so far, a line each.
+    pub(crate) fn transcript(&self) -> Ref<'_, str> {
+        Ref::map(self.0.borrow(), |world| world.transcript.as_str())
+    }
+
+    fn world(&self) -> RefMut<'_, World> {
+        self.0.borrow_mut()
+    }
+}
+
+/// Names a peer of a simulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerId(LinkId);
+
+/// How a connection ended, as its peer saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PeerEnd {
+    /// We finished, and everything sent before has arrived.
+    Finished,
+    /// Reset, or refused.
+    Reset,
+}
+
+impl<const DRAINS: bool> Net for SimNet<DRAINS> {
+    type Socket = SimSocket;
+    type Listener = SimListener;
+
+    const SHORT_READ_DRAINS: bool = DRAINS;
+
+    fn now(&self) -> Instant {
+        let world = self.0.borrow();
+        world.origin + world.now
+    }
+
+    fn unix_time(&self) -> u64 {
+        1_800_000_000 + self.0.borrow().now.as_secs()
+    }
+
+    /// # Errors
+    /// `Deadlock` if nothing will ever happen: the simulation is over.
+    fn poll(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()> {
+        ready.clear();
+        let mut world = self.world();
+        let until = timeout.map(|timeout| world.now + timeout);
+        let (jumps, jump_max) = (world.options.clock_jump, world.options.clock_jump_max);
+        if world.dice.chance(jumps) {
+            let jump = world.dice.within(jump_max);
+            world.now += jump;
+            world.note(format_args!("the machine sleeps for {jump:?}"));
+        }
+        let turn_time_max = world.options.turn_time_max;
+        let present = world.now + world.dice.within(turn_time_max);
+        world.let_happen(present);
+        while !world.has_events() && !world.woken.0.swap(false, Ordering::SeqCst) {
+            let next = world.happenings.first_key_value().map(|((at, _), _)| *at);
+            match (next, until) {
+                (Some(next), until) if until.is_none_or(|until| next <= until) => {
+                    world.let_happen(next);
+                }
+                (_, Some(until)) => {
+                    world.now = world.now.max(until);
+                    break;
+                }
+                (_, None) => return Err(ErrorKind::Deadlock.into()),
+            }
+        }
+        world.report(ready);
+        Ok(())
+    }
+
+    fn listen(&mut self, at: &Endpoint, token: u64) -> io::Result<SimListener> {
+        let mut world = self.world();
+        if world.listeners.values().any(|backlog| backlog.at == *at) {
+            return Err(ErrorKind::AddrInUse.into());
+        }
+        let backlog = Backlog {
+            at: at.clone(),
+            waiting: VecDeque::new(),
+            armed: true,
+            pending: false,
+        };
+        world.listeners.insert(token, backlog);
+        Ok(SimListener(token))
+    }
+
+    fn local_endpoint(&self, listener: &SimListener) -> io::Result<Endpoint> {
+        let world = self.0.borrow();
+        let backlog = world.listeners.get(&listener.0);
+        Ok(backlog.ok_or(ErrorKind::NotConnected)?.at.clone())
+    }
+
+    fn accept(&mut self, listener: &mut SimListener) -> io::Result<(SimSocket, Peer)> {
+        self.world().accept(listener.0)
+    }
+
+    fn register(&mut self, socket: &mut SimSocket, token: u64) -> io::Result<()> {
+        let mut world = self.world();
+        world.count(Call::Register)?;
+        let fails = world.options.register_fails;
+        if world.dice.chance(fails) {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        world.register(socket.0, token);
+        Ok(())
+    }
+
+    fn connect(&mut self, to: &Endpoint, token: u64) -> io::Result<SimSocket> {
+        let mut world = self.world();
+        let mut services = world.services.iter();
+        let script = services.find(|(at, _)| at == to);
+        let script = script.map(|(_, script)| script.clone());
+        let refused = world.options.connect_refused;
+        let refused = world.dice.chance(refused) || script.is_none();
+        let link = world.open_link(script.unwrap_or_default(), Stage::Connecting { refused });
+        world.links[link.0].token = Some(token);
+        world.soon(Happening::Connected(link));
+        Ok(SimSocket(link))
+    }
+
+    fn connect_outcome(&mut self, socket: &SimSocket) -> io::Result<()> {
+        match self.world().links[socket.0.0].stage {
+            Stage::Connecting { .. } => Err(ErrorKind::WouldBlock.into()),
+            Stage::Refused => Err(ErrorKind::ConnectionRefused.into()),
+            Stage::Waiting | Stage::Open | Stage::Closed => Ok(()),
+        }
+    }
+
+    fn read(&mut self, socket: &mut SimSocket, into: &mut [u8]) -> io::Result<usize> {
+        let mut world = self.world();
+        let outcome = world.read(socket.0, into);
+        world.note_call("read", socket.0, &outcome);
+        outcome
+    }
+
+    fn write(&mut self, socket: &mut SimSocket, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut world = self.world();
+        let outcome = world.write(socket.0, from);
+        world.note_call("write", socket.0, &outcome);
+        outcome
+    }
+
+    fn shutdown_write(&mut self, socket: &mut SimSocket) -> io::Result<()> {
+        let mut world = self.world();
+        world.count(Call::Shutdown)?;
+        if world.links[socket.0.0].is_reset {
+            return Err(ErrorKind::NotConnected.into());
+        }
+        world.note(format_args!("{} shutdown", socket.0));
+        world.finish(socket.0);
+        Ok(())
+    }
+
+    fn close(&mut self, socket: SimSocket, abort: bool) {
+        let mut world = self.world();
+        let how = if abort { "abort" } else { "close" };
+        world.note(format_args!("{} {how}", socket.0));
+        world.close(socket.0, abort);
+    }
+
+    fn close_listener(&mut self, listener: SimListener) {
+        let mut world = self.world();
+        let backlog = world.listeners.remove(&listener.0);
+        for link in backlog.into_iter().flat_map(|backlog| backlog.waiting) {
+            world.close(link, true);
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.0.borrow().woken))
+    }
+}
+
+impl World {
+    fn note(&mut self, line: std::fmt::Arguments<'_>) {
+        let micros = self.now.as_micros();
+        writeln!(self.transcript, "{micros:>12} {line}").expect("a String takes all");
+    }
+
+    fn note_call(&mut self, call: &str, link: LinkId, outcome: &io::Result<usize>) {
+        match outcome {
+            Ok(count) => self.note(format_args!("{link} {call} {count}")),
+            Err(error) => self.note(format_args!("{link} {call} {:?}", error.kind())),
+        }
+    }
+
+    /// Counts a call and lets it fail if it is the one that shall; or be interrupted.
+    fn count(&mut self, call: Call) -> io::Result<()> {
+        let count = &mut self.calls[call as usize];
+        *count += 1;
+        if let Some((which, n, with)) = self.fault
+            && (which, n) == (call, *count)
+        {
+            return Err(with.into());
+        }
+        let interrupted = self.options.interrupted;
+        let may_be = matches!(call, Call::Read | Call::Write | Call::Accept);
+        if self.dice.chance(interrupted) && may_be {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        Ok(())
+    }
+
+    fn after(&mut self, delay: Duration, happening: Happening) {
+        self.sequence += 1;
+        let at = self.now + delay;
+        self.happenings.insert((at, self.sequence), happening);
+    }
+
+    /// After the time that things take on the way.
+    fn soon(&mut self, happening: Happening) {
+        let delay_max = self.options.delay_max;
+        let delay = self.dice.within(delay_max);
+        self.after(delay, happening);
+    }
+
+    /// Lets everything happen that is due by `until`, which becomes the present.
+    fn let_happen(&mut self, until: Duration) {
+        while let Some(first) = self.happenings.first_entry()
+            && first.key().0 <= until
+        {
+            let ((at, _), happening) = first.remove_entry();
+            self.now = self.now.max(at);
+            self.happen(happening);
+        }
+        self.now = self.now.max(until);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Arrival(link) => self.arrive(link),
+            Happening::Carry(link) => self.carry(link),
+            Happening::Deliver(link) => self.deliver(link),
+            Happening::Script(link) => self.end_pause(link),
+            Happening::ResetFromPeer(link) => self.reset_from_peer(link),
+            Happening::ResetToPeer(link) => self.reset_to_peer(link),
+            Happening::Edge { link, readable } => self.raise(link, readable, !readable),
+            Happening::ListenerEdge(listener) => self.raise_listener(listener),
+            Happening::Connected(link) => self.connected(link),
+        }
+    }
+
+    fn raise_listener(&mut self, listener: u64) {
+        if let Some(backlog) = self.listeners.get_mut(&listener) {
+            backlog.pending |= backlog.armed;
+        }
+    }
+
+    fn arrive(&mut self, link: LinkId) {
+        let dials = self.links[link.0].dials.take();
+        let mut listeners = self.listeners.iter_mut();
+        match listeners.find(|(_, backlog)| Some(&backlog.at) == dials.as_ref()) {
+            Some((_, backlog)) => {
+                backlog.waiting.push_back(link);
+                backlog.pending |= backlog.armed;
+                self.run_script(link);
+            }
+            None => {
+                self.links[link.0].stage = Stage::Refused;
+                self.reset_to_peer(link);
+            }
+        }
+    }
+
+    fn accept(&mut self, listener: u64) -> io::Result<(SimSocket, Peer)> {
+        self.count(Call::Accept)?;
+        let options = self.options.clone();
+        let backlog = self.listeners.get_mut(&listener);
+        let backlog = backlog.ok_or(ErrorKind::InvalidInput)?;
+        let waits = !backlog.waiting.is_empty();
+        if !waits || self.dice.chance(options.accept_blocks) {
+            backlog.armed = true;
+            if waits {
+                self.soon(Happening::ListenerEdge(listener));
+            }
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        if self.dice.chance(options.accept_exhausted) {
+            // EMFILE has no kind of its own. Whoever waits goes on waiting, and no event comes.
+            return Err(io::Error::from_raw_os_error(24));
+        }
+        let link = backlog.waiting.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        if self.dice.chance(options.accept_aborted) {
+            self.close(link, true);
+            return Err(ErrorKind::ConnectionAborted.into());
+        }
+        self.links[link.0].stage = Stage::Open;
+        let [_, _, c, d] = u32::try_from(link.0).expect("few links").to_be_bytes();
+        let peer = Peer::Ip(SocketAddr::from(([10, 0, c, d], 40_000)));
+        self.note(format_args!("{link} accepted"));
+        Ok((SimSocket(link), peer))
+    }
+
+    fn has_events(&self) -> bool {
+        self.listeners.values().any(|backlog| backlog.pending)
+            || self.links.iter().any(|link| link.pending.is_some())
+    }
+
+    /// Reports what is pending, and some that is not.
+    fn report(&mut self, ready: &mut Vec<Ready>) {
+        let options = self.options.clone();
+        for (token, backlog) in &mut self.listeners {
+            if std::mem::take(&mut backlog.pending) {
+                backlog.armed = self.drains;
+                ready.push(listener_event(*token));
+            }
+        }
+        for link in &mut self.links {
+            // One at least is reported, or the poll would have had to go on waiting.
+            let is_first = ready.is_empty();
+            if link.pending.is_some() && (!self.dice.chance(options.held_back) || is_first) {
+                ready.extend(link.take_event(self.drains));
+            }
+        }
+        if self.dice.chance(options.late_event) && !self.closed_tokens.is_empty() {
+            let token = self.closed_tokens[self.dice.below(self.closed_tokens.len())];
+            ready.push(Ready {
+                token,
+                readable: true,
+                writable: true,
+                hung_up: true,
+            });
+        }
+        if self.dice.chance(options.spurious) && !self.links.is_empty() {
+            let bits = self.dice.next();
+            let link = self.dice.below(self.links.len());
+            if let (Some(token), Stage::Open) = (self.links[link].token, self.links[link].stage) {
+                ready.push(Ready {
+                    token,
+                    readable: bits & 1 != 0,
+                    writable: bits & 2 != 0,
+                    hung_up: false,
+                });
+            }
+        }
+        if self.dice.chance(options.spurious) && !self.listeners.is_empty() {
+            let listener = self.dice.below(self.listeners.len());
+            ready.extend(
+                self.listeners
+                    .keys()
+                    .nth(listener)
+                    .copied()
+                    .map(listener_event),
+            );
+        }
+        for index in (1..ready.len()).rev() {
+            ready.swap(index, self.dice.below(index + 1));
+        }
+        for event in ready.iter() {
+            self.note(format_args!("{event:?}"));
+        }
+    }
+}
+
+fn listener_event(token: u64) -> Ready {
+    Ready {
+        token,
+        readable: true,
+        writable: false,
+        hung_up: false,
+    }
+}

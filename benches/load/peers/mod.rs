@@ -9,6 +9,7 @@
 //!
 //! Not here: starting and stopping (`process.rs`), choosing which to run (`run.rs`).
 
+mod bare_core;
 mod floor;
 mod floor_echo;
 mod hyper;
@@ -63,6 +64,12 @@ pub(crate) const PEERS: &[Peer] = &[
         settings: "the same with pipeline_flush(true)",
         speaks: Speaks::Http,
         program: Program::Within(|| hyper::serve(true)),
+    },
+    Peer {
+        name: "core",
+        settings: "hukilau-core, default limits and timeouts, no script",
+        speaks: Speaks::Both,
+        program: Program::Within(bare_core::serve),
     },
     Peer {
         name: "tungstenite",

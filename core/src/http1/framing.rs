@@ -20,23 +20,36 @@ use core::net::Ipv6Addr;
 use core::str::FromStr;
 
 /// What has been heard so far of the fields that rules know.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
     /// One bit for each [`Violation`] met.
     broken: u64,
-    content_length: Option<u64>,
-    transfer_encoding: bool,
-    /// Transfer codings other than `chunked` were named.
-    unknown_coding: bool,
-    /// `chunked` was named, and nothing behind it.
-    chunked_last: bool,
-    host: bool,
-    close: bool,
-    keep_alive: bool,
-    upgrade: bool,
-    websocket: bool,
-    expects_continue: bool,
+    /// The length stated; without meaning unless `CONTENT_LENGTH` is heard.
+    content_length: u64,
+    /// The constants below.
+    heard: u16,
 }
+
+/// `Host` is there.
+const HOST: u16 = 1;
+/// `Content-Length` is there.
+const CONTENT_LENGTH: u16 = 1 << 1;
+/// `Transfer-Encoding` is there.
+const TRANSFER_ENCODING: u16 = 1 << 2;
+/// Transfer codings other than `chunked` were named.
+const UNKNOWN_CODING: u16 = 1 << 3;
+/// `chunked` was named, and nothing behind it.
+const CHUNKED_LAST: u16 = 1 << 4;
+/// `Connection: close`.
+const CLOSE: u16 = 1 << 5;
+/// `Connection: keep-alive`.
+const KEEP_ALIVE: u16 = 1 << 6;
+/// `Connection: upgrade`.
+const UPGRADE: u16 = 1 << 7;
+/// `Upgrade: websocket`.
+const WEBSOCKET: u16 = 1 << 8;
+/// `Expect: 100-continue`.
+const CONTINUE: u16 = 1 << 9;
 
 const _: () = assert!(Violation::ALL.len() <= 64, "`Facts::broken` has 64 bits");
 
@@ -60,7 +73,7 @@ impl Facts {
             FieldName::Expect => {
                 for expectation in elements(value) {
                     if expectation.eq_ignore_ascii_case(b"100-continue") {
-                        self.expects_continue = true;
+                        self.heard |= CONTINUE;
                     } else {
                         self.break_rule(Violation::Expectation);
                     }
@@ -71,7 +84,7 @@ impl Facts {
                     if !is_protocol(protocol) {
                         self.break_rule(Violation::Connection);
                     }
-                    self.websocket |= protocol.eq_ignore_ascii_case(b"websocket");
+                    self.hear_if(protocol.eq_ignore_ascii_case(b"websocket"), WEBSOCKET);
                 }
             }
             FieldName::Other => {}
@@ -79,6 +92,7 @@ impl Facts {
     }
 
     /// Judges the head of a request. RFC 9112 §6.3, in the case of requests.
+    #[inline]
     pub(super) fn judge_request(
         mut self,
         method: Method,
@@ -89,41 +103,42 @@ impl Facts {
         if !target_suits(method, target) {
             self.break_rule(Violation::Target);
         }
-        if is_http11 && !self.host {
+        if is_http11 && !self.has(HOST) {
             self.break_rule(Violation::HostMissing);
         }
         self.judge_codings(version);
-        if self.transfer_encoding && !self.chunked_last {
+        if self.has(TRANSFER_ENCODING) && !self.has(CHUNKED_LAST) {
             self.break_rule(Violation::TransferEncoding);
         }
         self.first_broken()?;
         let framing = match self.content_length {
-            _ if self.transfer_encoding => Framing::Chunked,
-            None | Some(0) => Framing::None,
-            Some(length) => Framing::Length(length),
+            _ if self.has(TRANSFER_ENCODING) => Framing::Chunked,
+            // As if none was stated.
+            0 => Framing::None,
+            length => Framing::Length(length),
         };
         Ok(RequestVerdict {
             framing,
             keeps_alive: self.keeps_alive(version),
             // RFC 9110 §10.1.1: to be ignored in HTTP/1.0; and without a body none waits.
-            expects_continue: self.expects_continue && is_http11 && framing != Framing::None,
+            expects_continue: self.has(CONTINUE) && is_http11 && framing != Framing::None,
             // RFC 9110 §7.8: Upgrade is to be ignored in HTTP/1.0.
-            upgrades_to_websocket: self.upgrade && self.websocket && is_http11,
+            upgrades_to_websocket: self.has(UPGRADE | WEBSOCKET) && is_http11,
         })
     }
 
     /// What `Content-Length` and `Transfer-Encoding` may not be in any message. RFC 9112 §6.1.
     fn judge_codings(&mut self, version: Version) {
-        if !self.transfer_encoding {
+        if !self.has(TRANSFER_ENCODING) {
             return;
         }
-        if self.content_length.is_some() {
+        if self.has(CONTENT_LENGTH) {
             self.break_rule(Violation::FramingConflict);
         }
         if version == Version::Http10 {
             self.break_rule(Violation::TransferEncodingVersion);
         }
-        if self.unknown_coding {
+        if self.has(UNKNOWN_CODING) {
             self.break_rule(Violation::TransferCodingUnknown);
         }
     }
@@ -131,10 +146,21 @@ impl Facts {
     /// Whether the connection outlives the message, as far as the sender is concerned.
     /// RFC 9112 §9.3.
     fn keeps_alive(&self, version: Version) -> bool {
-        !self.close && (version == Version::Http11 || self.keep_alive)
+        !self.has(CLOSE) && (version == Version::Http11 || self.has(KEEP_ALIVE))
     }
 
-    fn break_rule(&mut self, violation: Violation) {
+    /// Whether all of `what` was heard.
+    const fn has(&self, what: u16) -> bool {
+        self.heard & what == what
+    }
+
+    const fn hear_if(&mut self, condition: bool, what: u16) {
+        if condition {
+            self.heard |= what;
+        }
+    }
+
+    const fn break_rule(&mut self, violation: Violation) {
         self.broken |= 1 << violation as u8;
     }
 
@@ -148,11 +174,16 @@ impl Facts {
             .map_or(Ok(()), |first| Err(*first))
     }
 
-    fn note_host(&mut self, value: &[u8]) {
-        if self.host {
+    /// Hears a `Host` that is known to be a plain `reg-name`.
+    pub(super) const fn note_plain_host(&mut self) {
+        if self.has(HOST) {
             self.break_rule(Violation::HostRepeated);
         }
-        self.host = true;
+        self.heard |= HOST;
+    }
+
+    fn note_host(&mut self, value: &[u8]) {
+        self.note_plain_host();
         // RFC 9112 §3.2: empty where the target has no authority. Which is nobody's mistake.
         if !value.is_empty() && parse_authority(value).is_none() {
             self.break_rule(Violation::HostInvalid);
@@ -160,47 +191,52 @@ impl Facts {
     }
 
     fn note_content_length(&mut self, value: &[u8]) {
-        if self.content_length.is_some() || value.contains(&b',') {
+        let is_list = value.contains(&b',');
+        if self.has(CONTENT_LENGTH) || is_list {
             self.break_rule(Violation::ContentLengthRepeated);
         }
-        let length = decimal(value);
-        if length.is_none() && !value.contains(&b',') {
-            self.break_rule(Violation::ContentLength);
-        }
         // A bad one is there all the same: a second is a repetition, a coding a conflict.
-        self.content_length = length.or(Some(0));
+        self.heard |= CONTENT_LENGTH;
+        match decimal(value) {
+            Some(length) => self.content_length = length,
+            None if is_list => {}
+            None => self.break_rule(Violation::ContentLength),
+        }
     }
 
     /// RFC 9112 §6.1. The lists of several lines are one list (RFC 9110 §5.3).
     fn note_transfer_encoding(&mut self, value: &[u8]) {
-        self.transfer_encoding = true;
+        self.heard |= TRANSFER_ENCODING;
         for coding in value.split(|byte| *byte == b',').map(trim_ows) {
             if !is_field_name(coding) {
                 // Empty, or with parameters, which `chunked` has none of (§7.1).
                 self.break_rule(Violation::TransferEncoding);
             } else if !coding.eq_ignore_ascii_case(b"chunked") {
                 // `identity` too: RFC 9112 knows no such coding.
-                self.unknown_coding = true;
+                self.heard |= UNKNOWN_CODING;
             }
-            if self.chunked_last {
+            if self.has(CHUNKED_LAST) {
                 // Applied twice, or not last.
                 self.break_rule(Violation::TransferEncoding);
             }
-            self.chunked_last = coding.eq_ignore_ascii_case(b"chunked");
+            self.heard &= !CHUNKED_LAST;
+            self.hear_if(coding.eq_ignore_ascii_case(b"chunked"), CHUNKED_LAST);
         }
     }
 
     fn note_connection(&mut self, value: &[u8]) {
+        // What most browsers send, alone.
+        if value.eq_ignore_ascii_case(b"keep-alive") {
+            self.heard |= KEEP_ALIVE;
+            return;
+        }
         for option in elements(value) {
             if !is_field_name(option) {
                 self.break_rule(Violation::Connection);
             }
-            match option.len() {
-                5 => self.close |= option.eq_ignore_ascii_case(b"close"),
-                7 => self.upgrade |= option.eq_ignore_ascii_case(b"upgrade"),
-                10 => self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive"),
-                _ => {}
-            }
+            self.hear_if(option.eq_ignore_ascii_case(b"close"), CLOSE);
+            self.hear_if(option.eq_ignore_ascii_case(b"upgrade"), UPGRADE);
+            self.hear_if(option.eq_ignore_ascii_case(b"keep-alive"), KEEP_ALIVE);
         }
     }
 }
@@ -264,11 +300,16 @@ pub(crate) fn parse_authority(authority: &[u8]) -> Option<(&[u8], Option<&[u8]>)
     if host.is_empty() {
         return None;
     }
+    is_port_or_nothing(rest).then_some((host, rest.get(1..)))
+}
+
+/// Whether `rest`, which follows a host, is empty, or `:`, or `:` and a TCP port. RFC 3986 §3.2.3.
+#[inline]
+pub(super) fn is_port_or_nothing(rest: &[u8]) -> bool {
     match rest {
-        [] => Some((host, None)),
-        [b':'] => Some((host, Some(&[]))),
-        [b':', port @ ..] if decimal(port)? <= u64::from(u16::MAX) => Some((host, Some(port))),
-        _ => None,
+        [] | [b':'] => true,
+        [b':', port @ ..] => decimal(port).is_some_and(|port| port <= u64::from(u16::MAX)),
+        _ => false,
     }
 }
 

@@ -16,9 +16,10 @@
 //!
 //! Not here: bodies (`chunked.rs`), the blank line allowed before a request (`conn/server.rs`).
 
-use super::framing::Facts;
+use super::framing::{Facts, is_port_or_nothing};
 pub use super::scan::HeadProgress;
-use super::token::{is_ows, is_target_byte, is_token_byte};
+use super::simd;
+use super::token::{is_reg_name_byte, is_target_byte, is_token_byte};
 use super::{Field, FieldName, Method, RequestHead, Version};
 use crate::buffer::Span;
 use crate::limits::Limits;
@@ -47,7 +48,7 @@ pub fn parse_request(
         return Ok(None);
     }
     let first_field = fields.len();
-    if let Some(clean) = clean_head(Scalar, visible, limits, fields) {
+    if let Some(clean) = simd::clean_head(visible, limits, fields) {
         return clean.judge(visible, first_field, fields).map(Some);
     }
     fields.truncate(first_field);
@@ -71,13 +72,14 @@ fn scan(
 }
 
 /// A head that broke no rule of syntax.
-struct CleanHead {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CleanHead {
     method: Method,
     method_span: Span,
     target: Span,
     version: Version,
     facts: Facts,
-    len: usize,
+    len: u32,
 }
 
 impl CleanHead {
@@ -102,7 +104,7 @@ impl CleanHead {
             method_span: self.method_span,
             target: self.target,
             fields: start..start + len,
-            len: Span::new(0..self.len).len,
+            len: self.len,
         })
     }
 }
@@ -110,48 +112,77 @@ impl CleanHead {
 /// Bytes of a block, one per bit of its bitmap.
 pub(super) const BLOCK_BYTES: usize = 64;
 
+/// Bits of that bitmap.
+const BLOCK_BITS: u32 = u64::BITS;
+
 /// The questions the parser asks about bytes: answered one by one here, many at a time in
 /// `simd.rs`. Answers must not differ.
+///
+/// `rest` is always the end of `input`, from some offset on; the bytes before it are there to be
+/// read, not to be answered for. Lengths are 32-bit as in spans, so that none is converted on the
+/// way from a bitmap to a span.
 pub(super) trait Lanes: Copy {
-    /// The control bytes other than HTAB among the up to 64 bytes at `from`; bit 0 is the byte at
-    /// `from`, and bits beyond the end of `input` are clear.
-    fn controls(self, input: &[u8], from: usize) -> u64;
+    /// The control bytes other than HTAB in `block`; bit 0 is its first byte.
+    fn controls(self, block: &[u8; BLOCK_BYTES]) -> u64;
 
-    /// The number of `tchar`s at `from`.
-    fn token_len(self, input: &[u8], from: usize) -> usize;
+    /// The control bytes other than HTAB in `rest`, which is shorter than a block.
+    fn controls_at_end(self, input: &[u8], rest: &[u8]) -> u64;
 
-    /// The number of request-target bytes at `from`.
-    fn target_len(self, input: &[u8], from: usize) -> usize;
+    /// The number of `tchar`s that `rest` begins with.
+    fn token_len(self, input: &[u8], rest: &[u8]) -> u32;
+
+    /// The number of request-target bytes that `rest` begins with.
+    fn target_len(self, input: &[u8], rest: &[u8]) -> u32;
+
+    /// The number of `reg-name` bytes that `rest` begins with, escapes not among them.
+    fn reg_name_len(self, input: &[u8], rest: &[u8]) -> u32;
 }
 
 /// One byte after the other: the definition that vector code is held against.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scalar;
 
+impl Scalar {
+    fn run_len(mut rest: &[u8], is_member: impl Fn(u8) -> bool) -> u32 {
+        let mut len = 0;
+        while let [byte, behind @ ..] = rest
+            && is_member(*byte)
+        {
+            len += 1;
+            rest = behind;
+        }
+        len
+    }
+}
+
 impl Lanes for Scalar {
-    fn controls(self, input: &[u8], from: usize) -> u64 {
-        let block = input.iter().skip(from).take(BLOCK_BYTES);
-        block.enumerate().fold(0, |bits, (lane, byte)| {
+    fn controls(self, block: &[u8; BLOCK_BYTES]) -> u64 {
+        self.controls_at_end(block, block)
+    }
+
+    fn controls_at_end(self, _: &[u8], rest: &[u8]) -> u64 {
+        rest.iter().enumerate().fold(0, |bits, (lane, byte)| {
             let control = byte.is_ascii_control() && *byte != b'\t';
             bits | u64::from(control) << lane
         })
     }
 
-    fn token_len(self, input: &[u8], from: usize) -> usize {
-        let rest = input.get(from..).unwrap_or_default();
-        rest.iter().take_while(|byte| is_token_byte(**byte)).count()
+    fn token_len(self, _: &[u8], rest: &[u8]) -> u32 {
+        Self::run_len(rest, is_token_byte)
     }
 
-    fn target_len(self, input: &[u8], from: usize) -> usize {
-        let rest = input.get(from..).unwrap_or_default();
-        let good = rest.iter().take_while(|byte| is_target_byte(**byte));
-        good.count()
+    fn target_len(self, _: &[u8], rest: &[u8]) -> u32 {
+        Self::run_len(rest, is_target_byte)
+    }
+
+    fn reg_name_len(self, _: &[u8], rest: &[u8]) -> u32 {
+        Self::run_len(rest, is_reg_name_byte)
     }
 }
 
 /// Parses a head that is whole and clean; `None` for any other.
 #[inline(always)]
-fn clean_head<L: Lanes>(
+pub(super) fn clean_head<L: Lanes>(
     lanes: L,
     input: &[u8],
     limits: &Limits,
@@ -161,58 +192,64 @@ fn clean_head<L: Lanes>(
     looked_at(input.len());
     let (method, method_len) = method_at_front(lanes, input)?;
     let target_at = method_len + 1;
-    let target_len = lanes.target_len(input, target_at);
-    if target_len == 0 || target_len > limits.target_bytes_max as usize {
+    let target_len = lanes.target_len(input, input.get(target_at as usize..)?);
+    if target_len == 0 || target_len > limits.target_bytes_max {
         return None;
     }
     let (version, fields_at) = version_and_line_end(input, target_at + target_len)?;
     let (facts, len) = clean_fields(lanes, input, fields_at, limits.fields_max, fields)?;
     Some(CleanHead {
         method,
-        method_span: Span::new(0..method_len),
-        target: Span::new(target_at..target_at + target_len),
+        method_span: between(0, method_len),
+        target: between(target_at, target_at + target_len),
         version,
         facts,
         len,
     })
 }
 
+/// The span `start..end`.
+const fn between(start: u32, end: u32) -> Span {
+    Span {
+        start,
+        len: end - start,
+    }
+}
+
+/// Whether `expected` stands at `at`.
+#[inline(always)]
+fn has<const N: usize>(input: &[u8], at: u32, expected: &[u8; N]) -> bool {
+    let rest = input.get(at as usize..);
+    rest.and_then(|rest| rest.first_chunk::<N>()) == Some(expected)
+}
+
 /// The method and its length, if a space follows it.
 #[inline(always)]
-fn method_at_front<L: Lanes>(lanes: L, input: &[u8]) -> Option<(Method, usize)> {
-    if input.starts_with(b"GET ") {
+fn method_at_front<L: Lanes>(lanes: L, input: &[u8]) -> Option<(Method, u32)> {
+    if has(input, 0, b"GET ") {
         return Some((Method::Get, 3));
     }
-    let len = lanes.token_len(input, 0);
-    if len == 0 || input.get(len) != Some(&b' ') {
+    let len = lanes.token_len(input, input);
+    if len == 0 || !has(input, len, b" ") {
         return None;
     }
-    Some((Method::of(input.get(..len)?), len))
+    Some((Method::of(input.get(..len as usize)?), len))
 }
 
 /// The version behind a target that ends at `at`, and where the next line begins.
 #[inline(always)]
-fn version_and_line_end(input: &[u8], at: usize) -> Option<(Version, usize)> {
-    let end = input.get(at..)?.first_chunk::<11>()?;
-    let version = match end {
-        b" HTTP/1.1\r\n" => Version::Http11,
-        b" HTTP/1.0\r\n" => Version::Http10,
-        [
-            b' ',
-            b'H',
-            b'T',
-            b'T',
-            b'P',
-            b'/',
-            b'1',
-            b'.',
-            b'2'..=b'9',
-            b'\r',
-            b'\n',
-        ] => Version::Http11,
-        _ => return None,
-    };
-    Some((version, at + end.len()))
+fn version_and_line_end(input: &[u8], at: u32) -> Option<(Version, u32)> {
+    let next_line = at + 11;
+    if has(input, at, b" HTTP/1.1\r\n") {
+        return Some((Version::Http11, next_line));
+    }
+    if has(input, at, b" HTTP/1.0\r\n") {
+        return Some((Version::Http10, next_line));
+    }
+    let later = has(input, at, b" HTTP/1.")
+        && matches!(input.get(at as usize + 8), Some(b'2'..=b'9'))
+        && has(input, at + 9, b"\r\n");
+    later.then_some((Version::Http11, next_line))
 }
 
 /// Parses field lines from `at` up to the empty line. The facts they state, and the head's end.
@@ -220,90 +257,137 @@ fn version_and_line_end(input: &[u8], at: usize) -> Option<(Version, usize)> {
 fn clean_fields<L: Lanes>(
     lanes: L,
     input: &[u8],
-    mut at: usize,
+    mut at: u32,
     fields_max: u16,
     fields: &mut Vec<Field>,
-) -> Option<(Facts, usize)> {
+) -> Option<(Facts, u32)> {
     let mut facts = Facts::default();
-    let mut line_ends = Controls::new(lanes, input, at);
+    let mut line_ends = Controls::new(lanes, input, at)?;
     let mut left = fields_max;
     loop {
-        let name_len = lanes.token_len(input, at);
-        let colon = at + name_len;
+        let line = input.get(at as usize..)?;
+        let name_len = lanes.token_len(input, line);
         if name_len == 0 {
-            let whole = input.get(at..)?.starts_with(b"\r\n");
-            return whole.then_some((facts, at + 2));
+            return line.starts_with(b"\r\n").then_some((facts, at + 2));
         }
-        if input.get(colon) != Some(&b':') {
+        let (name, behind) = line.split_at_checked(name_len as usize)?;
+        if behind.first() != Some(&b':') {
             return None;
         }
         left = left.checked_sub(1)?;
         let end = line_ends.next()?;
-        if !input.get(end..)?.starts_with(b"\r\n") {
+        if !has(input, end, b"\r\n") {
             return None;
         }
         line_ends.skip_lf();
-        let name = input.get(at..colon)?;
-        let value = trimmed(input, colon + 1, end);
+        let value = trimmed(input, at + name_len + 1, end)?;
         let id = FieldName::of(name);
-        let value_span = Span::new(value.clone());
         fields.push(Field {
-            name: Span::new(at..colon),
-            value: value_span,
+            name: between(at, at + name_len),
+            value,
             id,
         });
-        if id != FieldName::Other {
-            facts.note(id, input.get(value)?);
+        match id {
+            FieldName::Other => {}
+            FieldName::Host => note_host(lanes, input, value, &mut facts)?,
+            _ => facts.note(id, value.of(input)),
         }
         at = end + 2;
     }
 }
 
-/// `start..end` without the white space at its ends.
+/// The span `start..end` without the white space at its ends.
 #[inline(always)]
-fn trimmed(input: &[u8], mut start: usize, mut end: usize) -> core::ops::Range<usize> {
-    while start < end && is_ows(input[start]) {
+fn trimmed(input: &[u8], start: u32, end: u32) -> Option<Span> {
+    let value = input.get(start as usize..end as usize)?;
+    // Nearly always one space before and none behind. As control bytes are excluded, what is not
+    // above SP is white space.
+    match value {
+        [b' ', first, ..] if *first > b' ' && value.last() > Some(&b' ') => {
+            Some(between(start + 1, end))
+        }
+        _ => Some(trimmed_bytewise(value, start, end)),
+    }
+}
+
+/// The span of `value`, which is `start..end`, without the white space at its ends.
+fn trimmed_bytewise(mut value: &[u8], mut start: u32, mut end: u32) -> Span {
+    while let [b' ' | b'\t', behind @ ..] = value {
+        value = behind;
         start += 1;
     }
-    while start < end && is_ows(input[end - 1]) {
+    while let [before @ .., b' ' | b'\t'] = value {
+        value = before;
         end -= 1;
     }
-    start..end
+    between(start, end)
+}
+
+/// Tells `facts` of a `Host`. Nearly all are a plain name, with a port perhaps: for those one look
+/// at all bytes together is enough.
+#[inline(always)]
+fn note_host<L: Lanes>(lanes: L, input: &[u8], value: Span, facts: &mut Facts) -> Option<()> {
+    let rest = input.get(value.start as usize..)?;
+    let name_len = lanes.reg_name_len(input, rest);
+    // What ends a value is no byte of a name, so the name does not reach beyond.
+    if name_len > 0 && is_port_or_nothing(rest.get(name_len as usize..value.len as usize)?) {
+        facts.note_plain_host();
+    } else {
+        facts.note(FieldName::Host, value.of(input));
+    }
+    Some(())
 }
 
 /// The control bytes of the input in order, block by block.
 struct Controls<'a, L> {
     lanes: L,
     input: &'a [u8],
+    /// What has not been looked at.
+    rest: &'a [u8],
     /// Where the current block begins.
-    block: usize,
+    block: u32,
     /// Its control bytes that have not been taken.
     bits: u64,
 }
 
 impl<'a, L: Lanes> Controls<'a, L> {
+    /// Begins at `from`. `None` if the input ends before.
     #[inline(always)]
-    fn new(lanes: L, input: &'a [u8], from: usize) -> Self {
-        let bits = lanes.controls(input, from);
-        Self {
+    fn new(lanes: L, input: &'a [u8], from: u32) -> Option<Self> {
+        let mut controls = Self {
             lanes,
             input,
-            block: from,
-            bits,
+            rest: input.get(from as usize..)?,
+            block: from.wrapping_sub(BLOCK_BITS),
+            bits: 0,
+        };
+        controls.next_block();
+        Some(controls)
+    }
+
+    /// Looks at the next block. False if there is none.
+    #[inline(always)]
+    fn next_block(&mut self) -> bool {
+        self.block = self.block.wrapping_add(BLOCK_BITS);
+        if let Some((block, behind)) = self.rest.split_first_chunk() {
+            self.bits = self.lanes.controls(block);
+            self.rest = behind;
+            return true;
         }
+        let last = core::mem::take(&mut self.rest);
+        self.bits = self.lanes.controls_at_end(self.input, last);
+        !last.is_empty()
     }
 
     /// Takes the next one: its offset, or `None` if there is none.
     #[inline(always)]
-    fn next(&mut self) -> Option<usize> {
+    fn next(&mut self) -> Option<u32> {
         while self.bits == 0 {
-            self.block += BLOCK_BYTES;
-            if self.block >= self.input.len() {
+            if !self.next_block() {
                 return None;
             }
-            self.bits = self.lanes.controls(self.input, self.block);
         }
-        let at = self.block + self.bits.trailing_zeros() as usize;
+        let at = self.block + self.bits.trailing_zeros();
         self.bits &= self.bits - 1;
         Some(at)
     }
@@ -312,8 +396,7 @@ impl<'a, L: Lanes> Controls<'a, L> {
     #[inline(always)]
     fn skip_lf(&mut self) {
         if self.bits == 0 {
-            self.block += BLOCK_BYTES;
-            self.bits = self.lanes.controls(self.input, self.block);
+            self.next_block();
         }
         self.bits &= self.bits.wrapping_sub(1);
     }

@@ -1,0 +1,116 @@
+//! Every implementation against `Scalar`: every byte, every lane, every distance to the end.
+
+use super::*;
+use crate::http1::parse::Scalar;
+use proptest::prelude::*;
+
+/// Calls `check` with each implementation this machine can run.
+macro_rules! with_each {
+    ($check:ident($($argument:expr),*)) => {
+        $check("words", Words, $($argument),*);
+        #[cfg(target_arch = "x86_64")]
+        {
+            if let Some(sse) = x86::Sse42::ask() {
+                $check("sse4.2", sse, $($argument),*);
+            }
+            if let Some(avx2) = x86::Avx2::ask() {
+                $check("avx2", avx2, $($argument),*);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        $check("neon", neon::Neon, $($argument),*);
+    };
+}
+
+/// All answers of `lanes` about `input` from `from` on.
+fn answers<L: Lanes>(lanes: L, input: &[u8], from: usize) -> ([u32; 3], Vec<u64>) {
+    let rest = &input[from..];
+    let lens = [
+        lanes.token_len(input, rest),
+        lanes.target_len(input, rest),
+        lanes.reg_name_len(input, rest),
+    ];
+    let (blocks, end) = rest.as_chunks();
+    let mut controls: Vec<_> = blocks.iter().map(|block| lanes.controls(block)).collect();
+    controls.push(lanes.controls_at_end(input, end));
+    (lens, controls)
+}
+
+/// Asserts that `lanes` answers as `Scalar` does about `input` from `from` on.
+#[track_caller]
+fn same_answers<L: Lanes>(name: &str, lanes: L, input: &[u8], from: usize) {
+    let got = answers(lanes, input, from);
+    let want = answers(Scalar, input, from);
+    assert_eq!(got, want, "{name} at {from} of {}", input.escape_ascii());
+}
+
+#[test]
+fn every_byte_in_every_lane_is_what_the_table_says() {
+    for byte in 0..=u8::MAX {
+        for lane in 0..130 {
+            let mut input = [b'a'; 130];
+            input[lane] = byte;
+            with_each!(same_answers(&input, 0));
+            with_each!(same_answers(&input, 1));
+            // The same byte in the last block, at every distance from the end.
+            with_each!(same_answers(&input, 70));
+        }
+    }
+}
+
+#[test]
+fn no_answer_depends_on_the_length_of_the_input() {
+    for len in 0..130 {
+        for byte in [b'a', b'\r', 0x7f, 0x80, b':', b'#'] {
+            for lane in 0..len {
+                let mut input = vec![b'a'; len];
+                input[lane] = byte;
+                for from in [0, lane.saturating_sub(1), lane, len.saturating_sub(1), len] {
+                    with_each!(same_answers(&input, from));
+                }
+            }
+        }
+        with_each!(same_answers(&vec![b'a'; len], len));
+    }
+}
+
+#[test]
+fn all_bytes_at_once_are_told_apart() {
+    let input: Vec<u8> = (0..=u8::MAX).chain((0..=u8::MAX).rev()).collect();
+    for from in 0..=input.len() {
+        with_each!(same_answers(&input, from));
+    }
+}
+
+/// Asserts that the head parses with `lanes` as it does byte by byte.
+#[track_caller]
+fn same_head<L: Lanes>(name: &str, lanes: L, input: &[u8]) {
+    let limits = Limits::default();
+    let (mut got_fields, mut want_fields) = (Vec::new(), Vec::new());
+    let got = parse::clean_head(lanes, input, &limits, &mut got_fields);
+    let want = parse::clean_head(Scalar, input, &limits, &mut want_fields);
+    assert_eq!(got, want, "{name}: {}", input.escape_ascii());
+    assert_eq!(got_fields, want_fields, "{name}: {}", input.escape_ascii());
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_get_the_same_answers(input: Vec<u8>, from in 0..100_usize) {
+        with_each!(same_answers(&input, from.min(input.len())));
+    }
+
+    #[test]
+    fn whole_heads_parse_alike(
+        target in "/[!-~]{0,80}",
+        lines in proptest::collection::vec("[a-zA-Z-]{1,70}:[ \t]{0,2}[ -~\u{e9}]{0,150}\r\n", 0..12),
+        behind: Vec<u8>,
+    ) {
+        let mut head = format!("GET {target} HTTP/1.1\r\n{}\r\n", lines.concat()).into_bytes();
+        head.extend_from_slice(&behind);
+        with_each!(same_head(&head));
+        head.truncate(head.len() - behind.len());
+        with_each!(same_head(&head));
+        head.pop();
+        with_each!(same_head(&head));
+    }
+}

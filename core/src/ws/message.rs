@@ -166,6 +166,11 @@ impl MessageDecoder {
         }
     }
 
+    /// Bytes of memory held for what is unfinished.
+    pub fn assembled_capacity(&self) -> usize {
+        self.assembly.as_ref().map_or(0, |bytes| bytes.capacity())
+    }
+
     /// Drops what is unfinished; its buffer goes back to the pool.
     pub fn reset(&mut self) {
         *self = Self::default();

@@ -184,6 +184,8 @@ fn refuses(settings: &WsSettings, input: &[u8], want: &[Seen], violation: Violat
     );
 }
 
+mod properties;
+
 use Opcode::{Binary, Close, Continuation, Ping, Pong, Text};
 
 #[test]
@@ -470,4 +472,205 @@ fn rfc6455_10_4_fragments_are_earned_by_bytes() {
     let input = [message(earned), message(earned), message(&empty[..3])].concat();
     let (seen, verdict, ..) = outcome(&settings, &input);
     assert_eq!((seen.len(), verdict), (3, Ok(())));
+}
+
+#[test]
+fn rfc6455_5_5_3_under_a_flood_only_the_last_ping_of_a_segment_is_answered() {
+    let now = start();
+    let mut end = End::new(settings(Role::Server), now);
+    let pings: Vec<u8> = (0..1000_u32)
+        .flat_map(|i| frame(Role::Server, true, Ping, &[i.to_le_bytes(); 20].concat()))
+        .collect();
+    // Nothing is flushed between the segments: the peer does not read.
+    for _ in 0..50 {
+        end.receive(&pings, now);
+    }
+    assert_eq!((end.seen.len(), end.verdict), (0, Ok(())));
+    assert!(end.out.len() < 32 * 1024, "{} bytes wait", end.out.len());
+    let last = frame(
+        Role::Client,
+        true,
+        Pong,
+        &[999_u32.to_le_bytes(); 20].concat(),
+    );
+    assert!(end.sent().ends_with(&last), "the latest is answered");
+    end.assert_at_rest();
+}
+
+#[test]
+fn a_silent_peer_is_pinged_and_then_given_up() {
+    let now = start();
+    let second = Duration::from_secs(1);
+    let mut end = End::new(
+        WsSettings {
+            ping_interval: Some(10 * second),
+            pong_timeout: Some(5 * second),
+            ..settings(Role::Server)
+        },
+        now,
+    );
+    assert_eq!(end.conn.deadline(), Some(now + 10 * second));
+    end.conn
+        .send(MessageKind::Text, b"out", &mut end.out)
+        .expect("open");
+    assert_eq!(
+        end.conn.deadline(),
+        Some(now + 10 * second),
+        "sending is no sign of life"
+    );
+    end.sent();
+    // Part of a header is one.
+    end.receive(&[0x81], now + 4 * second);
+    assert_eq!(end.conn.deadline(), Some(now + 14 * second));
+    let (log, out) = (&mut end.log, &mut end.out);
+    assert_eq!(end.conn.handle_deadline(now + 13 * second, log, out), None);
+    assert!(out.is_empty());
+    assert_eq!(end.conn.handle_deadline(now + 14 * second, log, out), None);
+    assert_eq!(end.conn.deadline(), Some(now + 19 * second));
+    assert_eq!(end.sent(), frame(Role::Client, true, Ping, b""));
+    end.receive(
+        &frame(Role::Server, true, Text, b"x")[1..],
+        now + 18 * second,
+    );
+    assert_eq!(end.seen, [Seen::Text(b"x".to_vec())]);
+    assert_eq!(end.conn.deadline(), Some(now + 28 * second));
+    let (log, out) = (&mut end.log, &mut end.out);
+    assert_eq!(end.conn.handle_deadline(now + 28 * second, log, out), None);
+    let gone = end.conn.handle_deadline(now + 33 * second, log, out);
+    assert_eq!(
+        (gone, end.conn.appetite()),
+        (Some(Deadline::Ping), Appetite::Close)
+    );
+    let ping = frame(Role::Client, true, Ping, b"");
+    assert_eq!(
+        end.sent(),
+        [ping, close(1011, "no answer to a ping")].concat()
+    );
+    assert_eq!(end.conn.deadline(), None);
+}
+
+#[test]
+fn each_keep_alive_timeout_works_without_the_others() {
+    let now = start();
+    let second = Duration::from_secs(1);
+    let with = |idle: Option<u32>, ping: Option<u32>, pong: Option<u32>| WsSettings {
+        idle_timeout: idle.map(|n| n * second),
+        ping_interval: ping.map(|n| n * second),
+        pong_timeout: pong.map(|n| n * second),
+        ..settings(Role::Server)
+    };
+    // What happens each second of a silence, until it ends the connection.
+    let silence = |settings: WsSettings| {
+        let mut end = End::new(settings, now);
+        let mut told = Vec::new();
+        for at in 1..=30 {
+            let time = now + at * second;
+            let gone = end.conn.handle_deadline(time, &mut end.log, &mut end.out);
+            if gone.is_some() || !end.out.is_empty() {
+                told.push((at, gone));
+                end.sent();
+            }
+            if gone.is_some() {
+                break;
+            }
+        }
+        told
+    };
+    assert_eq!(silence(with(None, None, None)), []);
+    assert_eq!(silence(with(None, None, Some(3))), [], "no ping, no pong");
+    assert_eq!(
+        silence(with(Some(7), None, None)),
+        [(7, Some(Deadline::Idle))]
+    );
+    let pings = [(12, None), (24, None)];
+    assert_eq!(silence(with(None, Some(12), None)), pings);
+    let given_up = [(12, None), (15, Some(Deadline::Ping))];
+    assert_eq!(silence(with(None, Some(12), Some(3))), given_up);
+    let idle = [(12, None), (14, Some(Deadline::Idle))];
+    assert_eq!(silence(with(Some(14), Some(12), Some(3))), idle);
+}
+
+#[test]
+fn silence_while_we_did_not_read_is_excused() {
+    let now = start();
+    let mut end = End::new(settings(Role::Server), now);
+    let first = end.conn.deadline().expect("it pings by default");
+    end.conn.handle_deadline(first, &mut end.log, &mut end.out);
+    end.conn.excuse_silence(first);
+    let interval = first - now;
+    assert_eq!(end.conn.deadline(), Some(first + interval));
+}
+
+#[test]
+fn what_the_caller_may_not_send_is_refused_and_nothing_is_queued() {
+    let now = start();
+    let mut end = End::new(settings(Role::Client), now);
+    let (conn, out) = (&mut end.conn, &mut end.out);
+    assert_eq!(
+        conn.send(MessageKind::Text, b"\xff", out),
+        Err(Misuse::NotUtf8)
+    );
+    assert_eq!(conn.ping(&[0; 126], out), Err(Misuse::PingTooLong));
+    let long = [b'x'; 124];
+    for (code, reason) in [
+        (999, &b""[..]),
+        (1006, b""),
+        (1005, b"why"),
+        (1000, &long),
+        (1000, b"\xff"),
+    ] {
+        let refused = conn.begin_close(code, reason, now, out);
+        assert_eq!(refused, Err(Misuse::InvalidClose), "{code}");
+    }
+    assert!(out.is_empty());
+    assert_eq!(conn.begin_close(1000, &long[..123], now, out), Ok(()));
+}
+
+#[test]
+fn after_a_violation_of_a_closing_peer_no_second_close_frame_is_sent() {
+    let now = start();
+    let mut end = End::new(settings(Role::Server), now);
+    end.conn
+        .begin_close(1000, b"", now, &mut end.out)
+        .expect("open");
+    end.sent();
+    end.receive(&[0xff], now);
+    assert_eq!(end.verdict, Err(Violation::ReservedBit));
+    assert_eq!(end.sent(), []);
+}
+
+#[test]
+fn an_end_of_input_without_a_close_frame_shows() {
+    let now = start();
+    let mut end = End::new(settings(Role::Server), now);
+    end.receive(&frame(Role::Server, false, Text, b"unfinished"), now);
+    end.conn.receive_eof(now, &mut end.log);
+    assert_eq!(
+        (
+            end.conn.appetite(),
+            end.conn.peer_close(),
+            end.conn.deadline()
+        ),
+        (Appetite::Close, None, None)
+    );
+    end.assert_at_rest();
+}
+
+#[test]
+fn memory_grows_with_what_arrived_not_with_what_was_announced() {
+    let now = start();
+    let mut end = End::new(settings(Role::Server), now);
+    let whole = frame(Role::Server, true, Binary, &vec![9; 16 << 20]);
+    let mut received = 0;
+    for piece in whole.chunks(10_000) {
+        end.receive(piece, now);
+        received += piece.len();
+        let held = end.conn.decoder.assembled_capacity();
+        assert!(
+            held <= (4 * received).max(16 * 1024),
+            "{held} bytes for {received}"
+        );
+    }
+    assert_eq!(end.seen, [Seen::Binary(vec![9; 16 << 20])]);
+    end.assert_at_rest();
 }

@@ -23,6 +23,7 @@ use super::{Appetite, Deadline, Event, EventLog, Misuse, Payload};
 use crate::buffer::{SendBuffer, Span};
 use crate::limits::Limits;
 use crate::violation::Violation;
+use crate::ws::deflate::{Deflate, DeflateParams, DeflateSettings};
 use crate::ws::frame::{CONTROL_PAYLOAD_BYTES_MAX, HEADER_BYTES_MAX, encode_header};
 use crate::ws::mask::{MaskKeys, apply_mask};
 use crate::ws::message::{MessageDecoder, MessageRules, Received};
@@ -63,6 +64,9 @@ pub struct WsSettings {
     pub pong_timeout: Option<Duration>,
     /// Time after our close frame for the peer to finish its side. Then `Deadline::Close`.
     pub linger_timeout: Duration,
+    /// permessage-deflate, for connections that agree to it. None by default: it costs more memory
+    /// and time than all the rest of a connection. RFC 7692.
+    pub deflate: Option<DeflateSettings>,
 }
 
 impl WsSettings {
@@ -76,6 +80,7 @@ impl WsSettings {
             ping_interval: Some(PING_INTERVAL),
             pong_timeout: Some(PONG_TIMEOUT),
             linger_timeout: limits.linger_timeout,
+            deflate: None,
         }
     }
 }
@@ -120,11 +125,13 @@ enum Fact {
     Closing(u16),
 }
 
-/// State that a server's connection does without.
-#[derive(Debug)]
+/// State that most connections of a server do without.
+#[derive(Debug, Default)]
 struct Rare {
     /// A client's masking keys.
-    mask_keys: MaskKeys,
+    mask_keys: Option<MaskKeys>,
+    /// Where permessage-deflate was agreed.
+    deflate: Option<Deflate>,
 }
 
 impl WsConn {
@@ -135,7 +142,8 @@ impl WsConn {
     pub fn new(settings: Rc<WsSettings>, now: Instant, mask_seed: u64) -> Self {
         let rare = (settings.role == Role::Client).then(|| {
             Box::new(Rare {
-                mask_keys: MaskKeys::new(mask_seed),
+                mask_keys: Some(MaskKeys::new(mask_seed)),
+                deflate: None,
             })
         });
         Self {
@@ -147,6 +155,18 @@ impl WsConn {
             phase: Phase::Open,
             peer_close: None,
         }
+    }
+
+    /// The same connection with permessage-deflate as the handshake has agreed on it. RFC 7692.
+    ///
+    /// Nothing changes if the settings have none: then nothing can have been agreed.
+    #[must_use]
+    pub fn with_deflate(mut self, params: DeflateParams) -> Self {
+        if let Some(settings) = &self.settings.deflate {
+            let rare = self.rare.get_or_insert_default();
+            rare.deflate = Some(Deflate::new(settings, params));
+        }
+        self
     }
 
     /// Receives bytes from the peer. Payload is consumed as it comes; of a header, at most 13 bytes
@@ -176,7 +196,7 @@ impl WsConn {
                 if let Some(ping) = latest_ping
                     && self.phase == Phase::Open
                 {
-                    self.write_frame(Opcode::Pong, &segment[ping], out);
+                    self.write_control(Opcode::Pong, &segment[ping], out);
                 }
                 if self.phase != Phase::Open && self.phase != Phase::CloseSent {
                     self.since = now;
@@ -225,7 +245,7 @@ impl WsConn {
             self.end();
             return Some(Deadline::Ping);
         }
-        self.write_frame(Opcode::Ping, b"", out);
+        self.write_control(Opcode::Ping, b"", out);
         self.phase = Phase::Pinged;
         self.since = now;
         None
@@ -255,7 +275,11 @@ impl WsConn {
         if kind == MessageKind::Text && !is_utf8(payload) {
             return Err(Misuse::NotUtf8);
         }
-        self.write_frame(kind.into(), payload, out);
+        let deflate = self.rare.as_mut().and_then(|rare| rare.deflate.as_mut());
+        match deflate.and_then(|deflate| deflate.compress(payload, out.pool())) {
+            Some(compressed) => self.write(kind.into(), true, &compressed, out),
+            None => self.write(kind.into(), false, payload, out),
+        }
         Ok(())
     }
 
@@ -269,7 +293,7 @@ impl WsConn {
         if payload.len() > CONTROL_PAYLOAD_BYTES_MAX {
             return Err(Misuse::PingTooLong);
         }
-        self.write_frame(Opcode::Ping, payload, out);
+        self.write_control(Opcode::Ping, payload, out);
         Ok(())
     }
 
@@ -344,7 +368,14 @@ impl WsConn {
             fragments_max: self.settings.fragments_max,
         };
         let mut at = 0;
-        while let Some(received) = self.decoder.next(segment, &mut at, rules, out.pool())? {
+        loop {
+            let deflate = self.rare.as_mut().and_then(|rare| rare.deflate.as_mut());
+            let next = self
+                .decoder
+                .next(segment, &mut at, rules, out.pool(), deflate)?;
+            let Some(received) = next else {
+                return Ok(at);
+            };
             match received {
                 Received::Message { .. } | Received::Assembled { .. }
                     if self.phase != Phase::Open => {}
@@ -394,7 +425,6 @@ impl WsConn {
                 return Ok(segment.len());
             }
         }
-        Ok(at)
     }
 
     /// Acts on one control frame and says what the application is to know of it.
@@ -407,7 +437,7 @@ impl WsConn {
         let open = self.phase == Phase::Open;
         match opcode {
             Opcode::Ping if open => {
-                self.write_frame(Opcode::Pong, payload, out);
+                self.write_control(Opcode::Pong, payload, out);
                 Ok(None)
             }
             Opcode::Pong if open => Ok(Some(Fact::Pong)),
@@ -455,21 +485,28 @@ impl WsConn {
     /// Queues a close frame; `close_code::NO_STATUS` makes it an empty one.
     fn write_close(&mut self, code: u16, reason: &[u8], out: &mut SendBuffer) {
         if code == close_code::NO_STATUS {
-            return self.write_frame(Opcode::Close, b"", out);
+            return self.write_control(Opcode::Close, b"", out);
         }
         let mut payload = [0; CONTROL_PAYLOAD_BYTES_MAX];
         let len = 2 + reason.len();
         payload[..2].copy_from_slice(&code.to_be_bytes());
         payload[2..len].copy_from_slice(reason);
-        self.write_frame(Opcode::Close, &payload[..len], out);
+        self.write_control(Opcode::Close, &payload[..len], out);
+    }
+
+    /// Queues one whole control frame.
+    fn write_control(&mut self, opcode: Opcode, payload: &[u8], out: &mut SendBuffer) {
+        self.write(opcode, false, payload, out);
     }
 
     /// Queues one whole frame: header and payload in one reservation.
     #[inline]
-    fn write_frame(&mut self, opcode: Opcode, payload: &[u8], out: &mut SendBuffer) {
-        let key = self.rare.as_mut().map(|rare| rare.mask_keys.next_key());
+    fn write(&mut self, opcode: Opcode, compressed: bool, payload: &[u8], out: &mut SendBuffer) {
+        let keys = self.rare.as_mut().and_then(|rare| rare.mask_keys.as_mut());
+        let key = keys.map(MaskKeys::next_key);
         let mut header = [0; HEADER_BYTES_MAX];
-        let len = encode_header(&mut header, opcode, true, false, payload.len() as u64, key);
+        let payload_len = payload.len() as u64;
+        let len = encode_header(&mut header, opcode, true, compressed, payload_len, key);
         let tail = out.tail(len + payload.len());
         tail.extend_from_slice(&header[..len]);
         let start = tail.len();

@@ -15,6 +15,7 @@
 //!
 //! Not here: answers to control frames, timeouts, the closing handshake (`conn/websocket.rs`).
 
+use super::deflate::Deflate;
 use super::frame::{FrameHeader, decode_first_byte, decode_header};
 use super::mask::{apply_mask, rotate_key};
 use super::utf8::{Utf8Stream, is_utf8};
@@ -103,6 +104,8 @@ pub struct MessageDecoder {
     utf8: Utf8Stream,
     /// What the message under way holds; none between messages.
     kind: Option<MessageKind>,
+    /// Whether it is compressed: RSV1 of its first frame.
+    compressed: bool,
     frame: Frame,
 }
 
@@ -115,6 +118,7 @@ impl Default for MessageDecoder {
             fragments: 0,
             utf8: Utf8Stream::default(),
             kind: None,
+            compressed: false,
             frame: Frame::None,
         }
     }
@@ -123,7 +127,8 @@ impl Default for MessageDecoder {
 impl MessageDecoder {
     /// Decodes from `segment[*at..]` up to the next whole message or control frame, and moves `at`
     /// behind what it used. `Ok(None)`: nothing whole is left, and what stands behind `at` is part
-    /// of a header, to be offered again with more behind it.
+    /// of a header, to be offered again with more behind it. `deflate` is there if
+    /// permessage-deflate was agreed.
     ///
     /// # Errors
     /// Any violation fails the connection with its close code.
@@ -134,6 +139,7 @@ impl MessageDecoder {
         at: &mut usize,
         rules: MessageRules,
         pool: &BufferPool,
+        mut deflate: Option<&mut Deflate>,
     ) -> Result<Option<Received>, Violation> {
         loop {
             if self.frame == Frame::None {
@@ -141,7 +147,7 @@ impl MessageDecoder {
                 let Some(&first) = rest.first() else {
                     return Ok(None);
                 };
-                self.check_sequence(first)?;
+                self.check_sequence(first, deflate.is_some())?;
                 let Some(header) = decode_header(rest, rules.role)? else {
                     return Ok(None);
                 };
@@ -156,11 +162,11 @@ impl MessageDecoder {
             let take = usize::try_from(self.left).map_or(available, |left| left.min(available));
             let range = *at..*at + take;
             *at = range.end;
-            self.receive_piece(&mut segment[range], pool)?;
+            self.receive_piece(&mut segment[range], rules, pool, deflate.as_deref_mut())?;
             if self.left > 0 {
                 return Ok(None);
             }
-            if let Some(received) = self.finish_frame(pool)? {
+            if let Some(received) = self.finish_frame(pool, deflate.as_deref_mut())? {
                 return Ok(Some(received));
             }
         }
@@ -178,9 +184,10 @@ impl MessageDecoder {
 
     /// What the first byte of a frame breaks, so that no later byte is awaited.
     #[inline]
-    fn check_sequence(&self, first: u8) -> Result<(), Violation> {
+    fn check_sequence(&self, first: u8, may_compress: bool) -> Result<(), Violation> {
         let first = decode_first_byte(first)?;
-        if first.compressed {
+        let begins_message = matches!(first.opcode, Opcode::Text | Opcode::Binary);
+        if first.compressed && !(may_compress && begins_message) {
             return Err(Violation::ReservedBit);
         }
         match (first.opcode, self.kind) {
@@ -197,7 +204,12 @@ impl MessageDecoder {
             return Ok(());
         }
         let assembled = self.assembly.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        let budget = u64::from(rules.message_bytes_max).saturating_sub(assembled);
+        let budget = if header.compressed || self.compressed {
+            // What it inflates to is counted as it comes; this only keeps `left` in its type.
+            u64::from(u32::MAX)
+        } else {
+            u64::from(rules.message_bytes_max).saturating_sub(assembled)
+        };
         if header.payload_len > budget {
             return Err(Violation::MessageTooLarge);
         }
@@ -217,6 +229,9 @@ impl MessageDecoder {
         segment: &mut [u8],
         at: &mut usize,
     ) -> Result<Option<Received>, Violation> {
+        if header.compressed {
+            return Ok(None);
+        }
         let start = *at;
         let payload = usize::try_from(header.payload_len)
             .ok()
@@ -265,25 +280,51 @@ impl MessageDecoder {
         };
         if let Frame::Data { .. } = self.frame {
             self.fragments += 1;
+            self.compressed |= header.compressed;
         }
     }
 
     /// Stores the next piece of the frame's payload; of text, only after checking it.
-    fn receive_piece(&mut self, piece: &mut [u8], pool: &BufferPool) -> Result<(), Violation> {
+    fn receive_piece(
+        &mut self,
+        piece: &mut [u8],
+        rules: MessageRules,
+        pool: &BufferPool,
+        deflate: Option<&mut Deflate>,
+    ) -> Result<(), Violation> {
         if piece.is_empty() {
             return Ok(());
         }
         apply_mask(piece, self.key, 0);
         self.key = rotate_key(self.key, piece.len() as u64);
+        let left = self.left;
+        // No piece is longer than what is left.
+        self.left -= u32::try_from(piece.len()).unwrap_or(left);
+        let is_text = self.kind == Some(MessageKind::Text);
         match &mut self.frame {
             Frame::Control { assembled, .. } => {
                 // At most 125 in all.
                 *assembled += u8::try_from(piece.len()).unwrap_or(u8::MAX);
             }
-            _ if self.kind == Some(MessageKind::Text) => self.utf8.receive(piece)?,
+            _ if self.compressed => {
+                let utf8 = is_text.then_some(&mut self.utf8);
+                let message = self.assembly.get_or_insert_with(|| pool.take(0));
+                let bytes_max = usize::try_from(rules.message_bytes_max).unwrap_or(usize::MAX);
+                // RSV1 was refused where nothing was agreed, so there is a codec.
+                return deflate
+                    .ok_or(Violation::ReservedBit)?
+                    .inflate(piece, message, bytes_max, utf8);
+            }
+            _ if is_text => self.utf8.receive(piece)?,
             _ => {}
         }
-        let announced = usize::try_from(self.left).unwrap_or(usize::MAX);
+        self.assemble(piece, left, pool);
+        Ok(())
+    }
+
+    /// Appends `piece` to the assembly, where `left` bytes were announced, these included.
+    fn assemble(&mut self, piece: &[u8], left: u32, pool: &BufferPool) {
+        let announced = usize::try_from(left).unwrap_or(usize::MAX);
         let assembly = self
             .assembly
             .get_or_insert_with(|| pool.take(announced.min(piece.len().max(FIRST_BYTES_MAX))));
@@ -294,19 +335,26 @@ impl MessageDecoder {
             assembly.make_room(announced.min(assembled.saturating_mul(3)).max(piece.len()));
         }
         assembly.append(piece);
-        self.left -= u32::try_from(piece.len()).unwrap_or(self.left);
-        Ok(())
     }
 
     /// Ends a frame whose payload is all there.
-    fn finish_frame(&mut self, pool: &BufferPool) -> Result<Option<Received>, Violation> {
+    fn finish_frame(
+        &mut self,
+        pool: &BufferPool,
+        deflate: Option<&mut Deflate>,
+    ) -> Result<Option<Received>, Violation> {
         match core::mem::replace(&mut self.frame, Frame::None) {
             Frame::None | Frame::Data { fin: false } => Ok(None),
             Frame::Data { fin: true } => {
+                let mut bytes = self.assembly.take().unwrap_or_else(|| pool.take(0));
+                if core::mem::take(&mut self.compressed)
+                    && let Some(deflate) = deflate
+                {
+                    deflate.finish(&mut bytes)?;
+                }
                 self.utf8.finish()?;
                 self.fragments = 0;
                 let kind = self.kind.take().unwrap_or(MessageKind::Binary);
-                let bytes = self.assembly.take().unwrap_or_else(|| pool.take(0));
                 Ok(Some(Received::Assembled { kind, bytes }))
             }
             Frame::Control { opcode, assembled } => {

@@ -7,9 +7,12 @@
 //! - `utf8.rs`       §8.1: UTF-8 checked as it streams
 //! - `message.rs`    §5.4: fragments → messages, control frames between them
 //! - `handshake.rs`  §4: upgrade request and response, both roles
+//! - `extension.rs`  §9.1: the grammar of extension lists
+//! - `deflate.rs`    RFC 7692: permessage-deflate
 //!
 //! Not here: the connection's life (closing handshake, pings, timeouts): `conn/websocket.rs`.
 
+pub mod deflate;
 pub mod extension;
 pub mod frame;
 pub mod handshake;

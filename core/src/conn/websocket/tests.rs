@@ -37,8 +37,16 @@ struct End {
 impl End {
     fn new(settings: WsSettings, now: Instant) -> Self {
         let pool = BufferPool::default();
+        let agreed = settings
+            .deflate
+            .as_ref()
+            .map(|deflate| deflate::agreed(settings.role, deflate));
+        let mut conn = WsConn::new(Rc::new(settings), now, 0x5eed);
+        if let Some(params) = agreed {
+            conn = conn.with_deflate(params);
+        }
         Self {
-            conn: WsConn::new(Rc::new(settings), now, 0x5eed),
+            conn,
             out: SendBuffer::new(&pool),
             pool,
             log: EventLog::default(),
@@ -184,6 +192,7 @@ fn refuses(settings: &WsSettings, input: &[u8], want: &[Seen], violation: Violat
     );
 }
 
+mod deflate;
 mod properties;
 
 use Opcode::{Binary, Close, Continuation, Ping, Pong, Text};

@@ -1,4 +1,9 @@
 //! Properties of the WebSocket driver: what one end sends the other receives, however it is cut.
+//!
+//! Sits beside the tables in `conn/websocket/tests.rs` and uses their harness. Two ends face each
+//! other over a list of byte vectors; random actions, fragments, cuts and damage come from proptest.
+//!
+//! Not here: rules of single sections, which are tables (`tests.rs`); compression (`deflate.rs`).
 
 use super::*;
 use proptest::prelude::*;

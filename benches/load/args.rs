@@ -37,6 +37,7 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Args,
             rounds: 12,
             round: Duration::from_millis(500),
             warm_up: Duration::from_millis(200),
+            samples: 5,
         },
         lists: false,
     };
@@ -69,6 +70,7 @@ fn quick() -> Plan {
         rounds: 5,
         round: Duration::from_millis(200),
         warm_up: Duration::from_millis(100),
+        samples: 3,
     }
 }
 

@@ -4,7 +4,7 @@
 //! in (`peers/`), and `load launch …` pins itself to a core, ties its life to the harness and becomes any other program.
 //!
 //! ```text
-//!  args ─▶ workload ─▶ rounds ─▶ report, record
+//!  args ─▶ workload ─▶ rounds, fresh ─▶ report, record
 //!                        │ ╲
 //!             client ◀───┘  ╲──▶ peers (separate processes)
 //!          (generator)       ╲──▶ measure (/proc of each peer)
@@ -21,6 +21,8 @@
 mod args;
 #[cfg(target_os = "linux")]
 mod client;
+#[cfg(target_os = "linux")]
+mod fresh;
 #[cfg(target_os = "linux")]
 mod measure;
 #[cfg(target_os = "linux")]

@@ -12,7 +12,9 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::fresh::Samples;
 use crate::measure::machine;
+use crate::peers::Peer;
 use crate::rounds::{Plan, Series};
 use crate::workload::Workload;
 
@@ -72,19 +74,40 @@ impl Record {
                 }
                 Err(error) => format!(r#""error":{}"#, quoted(error)),
             };
-            writeln!(
-                self.file,
-                r#"{{{},"workload":{},"connections":{},"in_flight":{},"pinned_cores":{},"round_ms":{},"peer":{},"settings":{},{outcome}}}"#,
-                self.about,
-                quoted(workload.name),
-                workload.connections,
-                workload.in_flight,
-                workload.cores,
-                plan.round.as_millis(),
-                quoted(series.peer.name),
-                quoted(series.peer.settings)
-            )?;
+            let outcome = format!(r#""round_ms":{},{outcome}"#, plan.round.as_millis());
+            self.line(workload, series.peer, &outcome)?;
         }
+        Ok(())
+    }
+
+    /// Appends the lines of one workload that is sampled once per process.
+    pub(crate) fn append_samples(
+        &mut self,
+        workload: &Workload,
+        all: &[Samples],
+    ) -> io::Result<()> {
+        for samples in all {
+            let outcome = match &samples.outcome {
+                Ok(values) => format!(r#""samples":{values:?}"#),
+                Err(error) => format!(r#""error":{}"#, quoted(error)),
+            };
+            self.line(workload, samples.peer, &outcome)?;
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, workload: &Workload, peer: &Peer, outcome: &str) -> io::Result<()> {
+        writeln!(
+            self.file,
+            r#"{{{},"workload":{},"connections":{},"in_flight":{},"pinned_cores":{},"peer":{},"settings":{},{outcome}}}"#,
+            self.about,
+            quoted(workload.name),
+            workload.connections,
+            workload.in_flight,
+            workload.cores,
+            quoted(peer.name),
+            quoted(peer.settings)
+        )?;
         self.file.flush()
     }
 }

@@ -11,8 +11,9 @@
 
 use std::fmt::Write as _;
 
+use crate::fresh::Samples;
 use crate::rounds::{Round, Series};
-use crate::workload::Workload;
+use crate::workload::{Measure, Workload};
 
 /// What is shown of one whole series.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +115,39 @@ pub(crate) fn table(workload: &Workload, all: &[Series]) -> String {
                 let _ = writeln!(text, "  {:<16} no figures: {error}", series.peer.name);
             }
         }
+    }
+    text
+}
+
+/// The table of a workload that is sampled once per process.
+pub(crate) fn samples_table(workload: &Workload, all: &[Samples]) -> String {
+    let unit = if workload.measure == Measure::Start {
+        "ms"
+    } else {
+        "bytes"
+    };
+    let mut text = format!(
+        "\n{}  [{}]\n  {:<16} {unit:>9}\n",
+        workload.title, workload.name, "peer"
+    );
+    for samples in all {
+        let _ = match &samples.outcome {
+            Ok(values) if workload.measure == Measure::Start => {
+                writeln!(
+                    text,
+                    "  {:<16} {:>9.2}",
+                    samples.peer.name,
+                    median(values.iter().copied())
+                )
+            }
+            Ok(values) => writeln!(
+                text,
+                "  {:<16} {:>9.0}",
+                samples.peer.name,
+                median(values.iter().copied())
+            ),
+            Err(error) => writeln!(text, "  {:<16} no figures: {error}", samples.peer.name),
+        };
     }
     text
 }

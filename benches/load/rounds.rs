@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) rounds: usize,
     pub(crate) round: Duration,
     pub(crate) warm_up: Duration,
+    /// Fresh processes per peer, for what is sampled once per process (`fresh.rs`).
+    pub(crate) samples: usize,
 }
 
 /// One peer's part of one round.

@@ -13,8 +13,8 @@ use crate::args::{self, Args};
 use crate::measure::{clock, machine};
 use crate::peers::{self, PEERS, Peer, process};
 use crate::record::Record;
-use crate::workload::{WORKLOADS, Workload};
-use crate::{report, rounds};
+use crate::workload::{Measure, WORKLOADS, Workload};
+use crate::{fresh, report, rounds};
 
 /// Picks the role of this process.
 pub(crate) fn main() -> ExitCode {
@@ -37,7 +37,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn harness(arguments: Vec<OsString>) -> Result<ExitCode, String> {
-    let args = args::parse(
+    let mut args = args::parse(
         arguments
             .into_iter()
             .map(|argument| argument.to_string_lossy().into_owned()),
@@ -64,6 +64,10 @@ fn harness(arguments: Vec<OsString>) -> Result<ExitCode, String> {
         println!("  {:<16} {}", peer.name, peer.settings);
     }
     let mut all_whole = true;
+    for (peer, error) in peers::prepare(&mut args.peers) {
+        println!("  {}: left out: {error}", peer.name);
+        all_whole = false;
+    }
     for workload in &args.workloads {
         all_whole &= measure(workload, &args, &cores, &mut record)?;
     }
@@ -96,13 +100,26 @@ fn measure(
         .copied()
         .filter(|peer| peer.answers(workload.kind))
         .collect();
-    let series = rounds::measure(workload, &peers, args.plan, cores[0], &mut progress);
+    let core = cores[0];
+    let (table, recorded, is_whole) = if workload.measure == Measure::CpuTime {
+        let series = rounds::measure(workload, &peers, args.plan, core, &mut progress);
+        (
+            report::table(workload, &series),
+            record.append(workload, args.plan, &series),
+            series.iter().all(|series| series.outcome.is_ok()),
+        )
+    } else {
+        let samples = fresh::measure(workload, &peers, args.plan.samples, core, &mut progress);
+        (
+            report::samples_table(workload, &samples),
+            record.append_samples(workload, &samples),
+            samples.iter().all(|samples| samples.outcome.is_ok()),
+        )
+    };
     progress("");
-    print!("{}", report::table(workload, &series));
-    record
-        .append(workload, args.plan, &series)
-        .map_err(|error| format!("results: {error}"))?;
-    Ok(series.iter().all(|series| series.outcome.is_ok()))
+    print!("{table}");
+    recorded.map_err(|error| format!("results: {error}"))?;
+    Ok(is_whole)
 }
 
 /// One line that overwrites itself, for a person who waits; nothing into a file.

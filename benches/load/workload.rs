@@ -35,6 +35,17 @@ pub(crate) enum Kind {
     Echo { bytes: usize, binary: bool },
 }
 
+/// What is measured of the server meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Measure {
+    /// CPU time per answer, over interleaved rounds.
+    CpuTime,
+    /// Resident bytes that each of so many idle connections adds, after one exchange on each.
+    IdleMemory,
+    /// Milliseconds from the start of the program to the first answer.
+    Start,
+}
+
 /// One line of the table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Workload {
@@ -42,6 +53,7 @@ pub(crate) struct Workload {
     pub(crate) name: &'static str,
     /// Heads its table.
     pub(crate) title: &'static str,
+    pub(crate) measure: Measure,
     pub(crate) kind: Kind,
     pub(crate) connections: usize,
     /// Requests or messages sent at once on one connection; the next batch leaves when all are answered.
@@ -55,6 +67,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     Workload {
         name: "get",
         title: "GET, one core, 64 connections",
+        measure: Measure::CpuTime,
         kind: Kind::Get,
         connections: 64,
         in_flight: 1,
@@ -63,6 +76,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     Workload {
         name: "get-2c",
         title: "GET, two cores, 64 connections",
+        measure: Measure::CpuTime,
         kind: Kind::Get,
         connections: 64,
         in_flight: 1,
@@ -71,6 +85,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     Workload {
         name: "get-2c-512",
         title: "GET, two cores, 512 connections",
+        measure: Measure::CpuTime,
         kind: Kind::Get,
         connections: 512,
         in_flight: 1,
@@ -79,6 +94,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     Workload {
         name: "get-x16",
         title: "GET x16 pipelined, one core, 64 connections",
+        measure: Measure::CpuTime,
         kind: Kind::Get,
         connections: 64,
         in_flight: 16,
@@ -87,6 +103,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     Workload {
         name: "post-json",
         title: "POST 1 KiB JSON, echo a field, one core, 64 connections",
+        measure: Measure::CpuTime,
         kind: Kind::PostJson,
         connections: 64,
         in_flight: 1,
@@ -95,6 +112,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     Workload {
         name: "echo-32",
         title: "WebSocket echo 32 B, one core, 64 connections",
+        measure: Measure::CpuTime,
         kind: Kind::Echo {
             bytes: 32,
             binary: false,
@@ -106,6 +124,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     Workload {
         name: "echo-32-x16",
         title: "WebSocket echo 32 B, 16 in flight, one core, 64 connections",
+        measure: Measure::CpuTime,
         kind: Kind::Echo {
             bytes: 32,
             binary: false,
@@ -117,11 +136,42 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     Workload {
         name: "echo-64k",
         title: "WebSocket echo 64 KiB binary, one core, 16 connections",
+        measure: Measure::CpuTime,
         kind: Kind::Echo {
             bytes: 64 * 1024,
             binary: true,
         },
         connections: 16,
+        in_flight: 1,
+        cores: 1,
+    },
+    Workload {
+        name: "idle-http",
+        title: "Memory of an idle HTTP connection, of 5,000",
+        measure: Measure::IdleMemory,
+        kind: Kind::Get,
+        connections: 5000,
+        in_flight: 1,
+        cores: 1,
+    },
+    Workload {
+        name: "idle-ws",
+        title: "Memory of an idle WebSocket connection, of 5,000",
+        measure: Measure::IdleMemory,
+        kind: Kind::Echo {
+            bytes: 32,
+            binary: false,
+        },
+        connections: 5000,
+        in_flight: 1,
+        cores: 1,
+    },
+    Workload {
+        name: "start",
+        title: "Start of the program to its first answer",
+        measure: Measure::Start,
+        kind: Kind::Get,
+        connections: 1,
         in_flight: 1,
         cores: 1,
     },

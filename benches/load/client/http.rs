@@ -16,6 +16,7 @@ const FIELDS_MAX: usize = 16;
 
 /// The fixed requests of a workload and the body that answers each.
 pub(super) struct Http {
+    request: Vec<u8>,
     batch: Vec<u8>,
     body: Vec<u8>,
 }
@@ -42,18 +43,21 @@ impl Http {
 
     fn repeated(request: &str, in_flight: u32, body: &str) -> Self {
         let batch = (0..in_flight).flat_map(|_| request.bytes()).collect();
-        let body = body.as_bytes().to_vec();
-        Self { batch, body }
+        Self {
+            request: request.as_bytes().to_vec(),
+            batch,
+            body: body.as_bytes().to_vec(),
+        }
     }
 }
 
 impl Dialect for Http {
     fn greeting(&self) -> &[u8] {
-        b""
+        &self.request
     }
 
-    fn check_greeting(&self, _input: &[u8]) -> Result<Option<usize>, String> {
-        Ok(Some(0))
+    fn check_greeting(&self, input: &[u8]) -> Result<Option<usize>, String> {
+        self.check_answer(input)
     }
 
     fn batch(&self) -> &[u8] {

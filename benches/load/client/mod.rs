@@ -37,7 +37,8 @@ const AREA_BYTES: usize = 256 * 1024;
 
 /// The bytes of a workload and the judgement of what comes back.
 pub(crate) trait Dialect {
-    /// Sent once when the connection opens; empty if the protocol begins with requests.
+    /// Sent once when the connection opens: a handshake, or a first request. So that a listener's queue never overflows, each
+    /// connection waits for its answer.
     fn greeting(&self) -> &[u8];
 
     /// Length of the whole and right answer to the greeting at the front of `input`; `None` if it is incomplete.
@@ -263,29 +264,27 @@ fn greet(port: u16, dialect: &dyn Dialect) -> Result<TcpStream, String> {
         move |error: io::Error| format!("{what}: {error}")
     };
     socket.set_nodelay(true).map_err(say("TCP_NODELAY"))?;
-    if !dialect.greeting().is_empty() {
-        let limit = Duration::from_secs(STALL.tv_sec.unsigned_abs());
-        socket
-            .set_read_timeout(Some(limit))
-            .map_err(say("SO_RCVTIMEO"))?;
-        socket
-            .write_all(dialect.greeting())
-            .map_err(say("greeting"))?;
-        let mut answer = Vec::new();
-        let mut piece = [0; 1024];
-        loop {
-            let got = socket
-                .read(&mut piece)
-                .map_err(say("answer to the greeting"))?;
-            if got == 0 {
-                return Err("the peer closed the connection at the greeting".to_owned());
-            }
-            answer.extend_from_slice(&piece[..got]);
-            match dialect.check_greeting(&answer)? {
-                Some(len) if len == answer.len() => break,
-                Some(_) => return Err("bytes follow the answer to the greeting".to_owned()),
-                None => {}
-            }
+    let limit = Duration::from_secs(STALL.tv_sec.unsigned_abs());
+    socket
+        .set_read_timeout(Some(limit))
+        .map_err(say("SO_RCVTIMEO"))?;
+    socket
+        .write_all(dialect.greeting())
+        .map_err(say("greeting"))?;
+    let mut answer = Vec::new();
+    let mut piece = [0; 1024];
+    loop {
+        let got = socket
+            .read(&mut piece)
+            .map_err(say("answer to the greeting"))?;
+        if got == 0 {
+            return Err("the peer closed the connection at the greeting".to_owned());
+        }
+        answer.extend_from_slice(&piece[..got]);
+        match dialect.check_greeting(&answer)? {
+            Some(len) if len == answer.len() => break,
+            Some(_) => return Err("bytes follow the answer to the greeting".to_owned()),
+            None => {}
         }
     }
     socket.set_nonblocking(true).map_err(say("O_NONBLOCK"))?;

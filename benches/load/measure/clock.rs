@@ -1,6 +1,6 @@
 //! The harness's one clock. In the library time is an argument; a measurement has to read it.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Now, on the monotonic clock.
 #[expect(
@@ -9,6 +9,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 )]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// Time since the machine started: comparable between processes, as [`Instant`] is not.
+pub(crate) fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 /// Seconds since 1970, to name the files of a run.

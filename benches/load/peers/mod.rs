@@ -14,6 +14,7 @@ mod floor;
 mod floor_echo;
 mod hyper;
 pub(crate) mod process;
+mod script;
 mod websockets;
 
 use std::io::{self, Write as _};
@@ -43,6 +44,8 @@ enum Speaks {
 enum Program {
     /// This executable, in another role.
     Within(fn() -> io::Result<()>),
+    /// `huki run` of a script in `benches/luau`.
+    Script(&'static str),
 }
 
 /// Every peer, the yardsticks first.
@@ -72,6 +75,12 @@ pub(crate) const PEERS: &[Peer] = &[
         program: Program::Within(bare_core::serve),
     },
     Peer {
+        name: "huki",
+        settings: "hukilau with a Luau handler: huki run benches/luau/hello.luau, default limits and timeouts",
+        speaks: Speaks::Both,
+        program: Program::Script("hello.luau"),
+    },
+    Peer {
         name: "tungstenite",
         settings: "tokio-tungstenite, tokio current-thread, TCP_NODELAY, its echo example (forward), no script",
         speaks: Speaks::WebSocket,
@@ -92,6 +101,10 @@ pub(crate) const PEERS: &[Peer] = &[
 ];
 
 impl Peer {
+    fn is_script(&self) -> bool {
+        matches!(self.program, Program::Script(_))
+    }
+
     /// Whether this peer can be asked for `kind`.
     pub(crate) fn answers(&self, kind: Kind) -> bool {
         match kind {
@@ -101,12 +114,27 @@ impl Peer {
     }
 }
 
+/// Builds the programs among `peers` that are not part of this executable. A peer that cannot run is taken from the list and
+/// returned with the reason.
+pub(crate) fn prepare(peers: &mut Vec<&'static Peer>) -> Vec<(&'static Peer, String)> {
+    if !peers.iter().any(|peer| peer.is_script()) {
+        return Vec::new();
+    }
+    match script::build() {
+        Ok(()) => Vec::new(),
+        Err(error) => peers
+            .extract_if(.., |peer| peer.is_script())
+            .map(|peer| (peer, error.clone()))
+            .collect(),
+    }
+}
+
 /// Runs the peer of that name in this process, until it is ended.
 pub(crate) fn serve(name: &str) -> Result<(), String> {
     let peer = PEERS.iter().find(|peer| peer.name == name);
     match peer.map(|peer| peer.program) {
         Some(Program::Within(serve)) => serve().map_err(|error| format!("{name}: {error}")),
-        None => Err(format!("no peer named {name} is compiled in")),
+        _ => Err(format!("no peer named {name} is compiled in")),
     }
 }
 

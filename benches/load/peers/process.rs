@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  harness ── spawn ──▶ load launch CORE PARENT PROGRAM ARGS…      pins itself, asks to die with its parent
+//!                         │                                        prints "launched NANOSECONDS"
 //!                         └── exec ──▶ PROGRAM ARGS…               prints "listening PORT"
 //! ```
 //!
@@ -24,7 +25,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use super::{Peer, Program};
+use super::{Peer, Program, script};
 use crate::measure::clock;
 
 /// Longest time from start to the line that tells the port.
@@ -36,6 +37,8 @@ pub(crate) struct Process {
     /// Kept open: a server that prints later must not fail.
     _stdout: ChildStdout,
     pub(crate) port: u16,
+    /// When its program began, on [`clock::monotonic`].
+    pub(crate) launched: Duration,
 }
 
 impl Process {
@@ -49,6 +52,11 @@ impl Process {
             .arg(std::process::id().to_string());
         match peer.program {
             Program::Within(_) => command.arg(&harness).arg("serve").arg(peer.name),
+            Program::Script(script) => command
+                .arg(script::huki(&harness))
+                .arg("run")
+                .arg(script::path(script))
+                .arg("0"),
         };
         let mut child = command
             .stdin(Stdio::null())
@@ -56,14 +64,15 @@ impl Process {
             .spawn()
             .map_err(|error| format!("{} does not start: {error}", peer.name))?;
         let outcome = match child.stdout.take() {
-            Some(mut stdout) => read_port(&mut stdout).map(|port| (stdout, port)),
+            Some(mut stdout) => read_announcement(&mut stdout).map(|told| (stdout, told)),
             None => Err("no standard output".to_owned()),
         };
         match outcome {
-            Ok((stdout, port)) => Ok(Self {
+            Ok((stdout, told)) => Ok(Self {
                 child,
                 _stdout: stdout,
-                port,
+                port: told.port,
+                launched: told.launched,
             }),
             Err(error) => {
                 end(&mut child);
@@ -91,11 +100,17 @@ fn end(child: &mut Child) {
     }
 }
 
-/// The port in the child's first line.
-fn read_port(stdout: &mut ChildStdout) -> Result<u16, String> {
+/// What the child's first two lines say.
+struct Announcement {
+    launched: Duration,
+    port: u16,
+}
+
+/// Reads until both lines are here, or the child has had its time.
+fn read_announcement(stdout: &mut ChildStdout) -> Result<Announcement, String> {
     let give_up = clock::now() + START_LIMIT;
-    let mut line = Vec::new();
-    loop {
+    let mut text = Vec::new();
+    while text.iter().filter(|byte| **byte == b'\n').count() < 2 {
         let left = give_up.saturating_duration_since(clock::now());
         let left = Timespec::try_from(left).map_err(|_| "start limit out of range")?;
         let ready = poll(&mut [PollFd::new(stdout, PollFlags::IN)], Some(&left))
@@ -106,18 +121,28 @@ fn read_port(stdout: &mut ChildStdout) -> Result<u16, String> {
         let mut piece = [0; 128];
         match stdout.read(&mut piece) {
             Ok(0) => return Err("it ended before it told its port".to_owned()),
-            Ok(got) => line.extend_from_slice(&piece[..got]),
+            Ok(got) => text.extend_from_slice(&piece[..got]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(format!("standard output: {error}")),
         }
-        if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
-            let line = String::from_utf8_lossy(&line[..end]).into_owned();
-            let port = line
-                .strip_prefix("listening ")
-                .and_then(|port| port.trim().parse().ok());
-            return port.ok_or_else(|| format!("expected \"listening PORT\", got {line:?}"));
-        }
     }
+    let text = String::from_utf8_lossy(&text);
+    parse_announcement(&text).ok_or_else(|| format!("expected \"listening PORT\", got {text:?}"))
+}
+
+fn parse_announcement(text: &str) -> Option<Announcement> {
+    let mut lines = text.lines();
+    let launched = lines.next()?.strip_prefix("launched ")?.parse().ok()?;
+    let port = lines
+        .next()?
+        .strip_prefix("listening ")?
+        .trim()
+        .parse()
+        .ok()?;
+    Some(Announcement {
+        launched: Duration::from_nanos(launched),
+        port,
+    })
 }
 
 /// Pins this thread (and what it becomes) to one core.
@@ -144,6 +169,30 @@ pub(crate) fn launch(arguments: &[OsString]) -> Result<(), String> {
         return Err("launch: the harness is gone".to_owned());
     }
     pin(core)?;
+    println!("launched {}", clock::monotonic().as_nanos());
     let error = Command::new(program).args(rest).exec();
     Err(format!("{}: {error}", program.to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announcement_is_a_time_and_a_port() {
+        let told = parse_announcement("launched 1500\nlistening 8080\n").unwrap();
+        assert_eq!(
+            (told.launched, told.port),
+            (Duration::from_nanos(1500), 8080)
+        );
+        for wrong in [
+            "",
+            "launched 1\n",
+            "launched 1\nlistening\n",
+            "listening 1\nlaunched 1\n",
+            "launched 1\nlistening 99999\n",
+        ] {
+            assert!(parse_announcement(wrong).is_none(), "{wrong:?}");
+        }
+    }
 }

@@ -62,6 +62,22 @@ pub(super) struct RequestVerdict {
     pub(super) upgrades_to_websocket: bool,
 }
 
+/// The verdict on the head of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ResponseVerdict {
+    pub(super) framing: Framing,
+    pub(super) keeps_alive: bool,
+    pub(super) upgrades_to_websocket: bool,
+}
+
+/// The rules about where a body ends.
+const BODY_RULES: u64 = 1 << Violation::ContentLength as u8
+    | 1 << Violation::ContentLengthRepeated as u8
+    | 1 << Violation::FramingConflict as u8
+    | 1 << Violation::TransferEncodingVersion as u8
+    | 1 << Violation::TransferEncoding as u8
+    | 1 << Violation::TransferCodingUnknown as u8;
+
 impl Facts {
     /// Hears one field; `value` has no white space around it.
     pub(super) fn note(&mut self, id: FieldName, value: &[u8]) {
@@ -124,6 +140,39 @@ impl Facts {
             expects_continue: self.has(CONTINUE) && is_http11 && framing != Framing::None,
             // RFC 9110 §7.8: Upgrade is to be ignored in HTTP/1.0.
             upgrades_to_websocket: self.has(UPGRADE | WEBSOCKET) && is_http11,
+        })
+    }
+
+    /// Judges the head of a response to a request with `method`. RFC 9112 §6.3.
+    pub(super) fn judge_response(
+        mut self,
+        method: Method,
+        status: u16,
+        version: Version,
+    ) -> Result<ResponseVerdict, Violation> {
+        let is_tunnel = method == Method::Connect && matches!(status, 200..=299);
+        let is_switch = status == 101;
+        let has_body =
+            !is_tunnel && method != Method::Head && !matches!(status, 100..=199 | 204 | 304);
+        self.judge_codings(version);
+        // What only requests have, `Host` and `Expect`, has no meaning here. And where there is no
+        // body, there is none regardless of the fields.
+        let rules = if has_body { BODY_RULES } else { 0 };
+        self.broken &= rules | 1 << Violation::Connection as u8;
+        self.first_broken()?;
+        let framing = match self.content_length {
+            _ if !has_body => Framing::None,
+            _ if self.has(TRANSFER_ENCODING) => Framing::Chunked,
+            _ if !self.has(CONTENT_LENGTH) => Framing::UntilClose,
+            0 => Framing::None,
+            length => Framing::Length(length),
+        };
+        let is_last = is_tunnel || is_switch || framing == Framing::UntilClose;
+        let is_http11 = version == Version::Http11;
+        Ok(ResponseVerdict {
+            framing,
+            keeps_alive: self.keeps_alive(version) && !is_last,
+            upgrades_to_websocket: is_switch && self.has(UPGRADE | WEBSOCKET) && is_http11,
         })
     }
 

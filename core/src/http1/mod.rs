@@ -6,7 +6,7 @@
 //!
 //! - `token.rs`    byte classes
 //! - `scan.rs`     a head byte by byte: its end, and what is wrong with it
-//! - `parse.rs`    request line, field lines → spans
+//! - `parse.rs`    request line, status line, field lines → spans
 //! - `simd.rs`     the parser's questions about bytes, answered in blocks
 //! - `framing.rs`  which bytes after a head belong to its message
 //! - `chunked.rs`  the chunked transfer coding
@@ -52,6 +52,10 @@
 //! | bare LF or CR after a chunk or its size | `ChunkLineEnding` | 9112 §7.1 |
 //! | trailer field against the grammar of fields | `Trailer`, `LineEnding` | 9112 §7.1.2 |
 //! | trailer fields, chunk extensions | checked, then dropped | 9112 §7.1.1, §7.1.2 |
+//! | status line without the SP behind the code | taken: many servers leave it out | 9112 §4 |
+//! | status below 100, or not three digits | `StatusLine` | 9112 §4 |
+//! | response with a coding that is not `chunked` | `TransferCodingUnknown` | 9112 §6.3 |
+//! | length or coding where a response has no body | ignored | 9112 §6.3 |
 //! | one CRLF before a request line | skipped, by the driver | 9112 §2.2 |
 //!
 //! Not here: connections, order of answers, timeouts (`conn/server.rs`); WebSocket (`ws/`).
@@ -218,6 +222,27 @@ pub struct RequestHead {
     /// Where its fields stand in the vector the parser filled.
     pub fields: Range<u32>,
     /// Length of the head: request line, field lines and the empty line.
+    pub len: u32,
+}
+
+/// What the head of a response says, as spans relative to its first byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// The minor version.
+    pub version: Version,
+    /// The status code, 100 to 999.
+    pub status: u16,
+    /// Which bytes after the head are its body, given the request's method.
+    pub framing: Framing,
+    /// Whether the connection may carry another exchange after this response. RFC 9112 §9.3.
+    pub keeps_alive: bool,
+    /// Whether this is a 101 whose `Connection` and `Upgrade` say WebSocket.
+    pub upgrades_to_websocket: bool,
+    /// The reason phrase; may be empty.
+    pub reason: Span,
+    /// Where its fields stand in the vector the parser filled.
+    pub fields: Range<u32>,
+    /// Length of the head: status line, field lines and the empty line.
     pub len: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Parses heads in place: request line and field lines become spans. RFC 9112 §3, §5.
+//! Parses heads in place: start line and field lines become spans. RFC 9112 §3, §4, §5.
 //!
 //! Sits between the drivers and three files it is made of. `clean_head` below is the fast path:
 //! it accepts heads that are whole and clean, and has no opinion on any other. `scan.rs` is the
@@ -19,11 +19,12 @@
 use super::framing::{Facts, is_port_or_nothing};
 pub use super::scan::HeadProgress;
 use super::simd;
-use super::token::{is_reg_name_byte, is_target_byte, is_token_byte};
-use super::{Field, FieldName, Method, RequestHead, Version};
+use super::token::{is_reg_name_byte, is_target_byte, is_token_byte, is_value_byte};
+use super::{Field, FieldName, Method, RequestHead, ResponseHead, Version};
 use crate::buffer::Span;
 use crate::limits::Limits;
 use crate::violation::Violation;
+use core::ops::Range;
 
 /// Parses the head of a request at the front of `input`; `Ok(None)` until it is whole.
 ///
@@ -50,6 +51,48 @@ pub fn parse_request(
     let first_field = fields.len();
     if let Some(clean) = simd::clean_head(visible, limits, fields) {
         return clean.judge(visible, first_field, fields).map(Some);
+    }
+    fields.truncate(first_field);
+    let whole = scan(input, visible, progress, limits)?;
+    debug_assert!(!whole, "the scanner accepts a head that the parser refuses");
+    Ok(None)
+}
+
+/// Parses the head of a response to a request with `request_method`; as [`parse_request`] does
+/// that of a request.
+///
+/// Interim responses (1xx) are heads like others: the caller goes on with the next one.
+///
+/// # Errors
+/// The rule the head breaks, as soon and as finally as [`parse_request`] says it.
+pub fn parse_response(
+    input: &[u8],
+    progress: &mut HeadProgress,
+    request_method: Method,
+    limits: &Limits,
+    fields: &mut Vec<Field>,
+) -> Result<Option<ResponseHead>, Violation> {
+    let head_bytes_max = limits.head_bytes_max as usize;
+    let visible = input.get(..head_bytes_max).unwrap_or(input);
+    progress.expect_status_line();
+    if !progress.is_fresh() && !scan(input, visible, progress, limits)? {
+        return Ok(None);
+    }
+    let first_field = fields.len();
+    if let Some((line, facts, len)) = clean_response(visible, limits, fields) {
+        let verdict = facts
+            .judge_response(request_method, line.status, line.version)
+            .inspect_err(|_| fields.truncate(first_field))?;
+        return Ok(Some(ResponseHead {
+            version: line.version,
+            status: line.status,
+            framing: verdict.framing,
+            keeps_alive: verdict.keeps_alive,
+            upgrades_to_websocket: verdict.upgrades_to_websocket,
+            reason: line.reason,
+            fields: field_range(first_field, fields),
+            len,
+        }));
     }
     fields.truncate(first_field);
     let whole = scan(input, visible, progress, limits)?;
@@ -93,7 +136,6 @@ impl CleanHead {
             .facts
             .judge_request(self.method, self.target.of(input), self.version)
             .inspect_err(|_| fields.truncate(first_field))?;
-        let Span { start, len } = Span::new(first_field..fields.len());
         Ok(RequestHead {
             method: self.method,
             version: self.version,
@@ -103,10 +145,92 @@ impl CleanHead {
             upgrades_to_websocket: verdict.upgrades_to_websocket,
             method_span: self.method_span,
             target: self.target,
-            fields: start..start + len,
+            fields: field_range(first_field, fields),
             len: self.len,
         })
     }
+}
+
+/// Where the fields from `first` on stand, in the form heads keep it.
+fn field_range(first: usize, fields: &[Field]) -> Range<u32> {
+    let Span { start, len } = Span::new(first..fields.len());
+    start..start + len
+}
+
+/// A status line that broke no rule.
+struct StatusLine {
+    version: Version,
+    status: u16,
+    reason: Span,
+}
+
+/// Parses a response's head that is whole and clean; `None` for any other. The line, what the
+/// fields state, and the head's length.
+fn clean_response(
+    input: &[u8],
+    limits: &Limits,
+    fields: &mut Vec<Field>,
+) -> Option<(StatusLine, Facts, u32)> {
+    #[cfg(test)]
+    looked_at(input.len());
+    let (line, fields_at) = clean_status_line(input)?;
+    let (facts, len) = simd::clean_fields(input, fields_at, limits.fields_max, fields)?;
+    Some((line, facts, len))
+}
+
+/// Parses a status line and says where the next line begins. RFC 9112 §4.
+fn clean_status_line(input: &[u8]) -> Option<(StatusLine, u32)> {
+    let (version, rest) = match input {
+        [
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            minor @ b'0'..=b'9',
+            b' ',
+            rest @ ..,
+        ] => {
+            let version = if *minor == b'0' {
+                Version::Http10
+            } else {
+                Version::Http11
+            };
+            (version, rest)
+        }
+        _ => return None,
+    };
+    let [
+        hundreds @ b'1'..=b'9',
+        tens @ b'0'..=b'9',
+        ones @ b'0'..=b'9',
+        behind @ ..,
+    ] = rest
+    else {
+        return None;
+    };
+    let digit = |byte: &u8| u16::from(byte - b'0');
+    let status = digit(hundreds) * 100 + digit(tens) * 10 + digit(ones);
+    // Behind `HTTP/1.1 200`, and the space that should be there.
+    let (phrase, at) = match behind {
+        [b' ', phrase @ ..] => (phrase, 13),
+        _ => (behind, 12),
+    };
+    let len = if at == 13 {
+        Scalar::run_len(phrase, is_value_byte)
+    } else {
+        0
+    };
+    let end = at + len;
+    let reason = between(at, end);
+    let line = StatusLine {
+        version,
+        status,
+        reason,
+    };
+    has(input, end, b"\r\n").then_some((line, end + 2))
 }
 
 /// Bytes of a block, one per bit of its bitmap.
@@ -254,7 +378,7 @@ fn version_and_line_end(input: &[u8], at: u32) -> Option<(Version, u32)> {
 
 /// Parses field lines from `at` up to the empty line. The facts they state, and the head's end.
 #[inline(always)]
-fn clean_fields<L: Lanes>(
+pub(super) fn clean_fields<L: Lanes>(
     lanes: L,
     input: &[u8],
     mut at: u32,

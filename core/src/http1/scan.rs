@@ -5,9 +5,8 @@
 //!
 //! ```text
 //! Method ─SP▶ Target ─SP▶ Version ─CR▶ StartLf ─LF▶ LineStart ─CR▶ EndLf ─LF▶ Done
-//!                                                 │   ▲
-//!                                               tchar └──LF── ValueLf ◀CR─ Value ◀─':'─┐
-//!                                                 └──▶ Name ────────────────────────────┘
+//! StatusVersion ─SP▶ Code ─SP▶ Reason ─CR──▲        │   ▲
+//!                                                 tchar └──LF── ValueLf ◀CR─ Value ◀─':'─ Name ◀─┘
 //! ```
 //!
 //! Invariants
@@ -46,6 +45,12 @@ enum State {
     Target,
     /// In the `HTTP/1.1` that ends a request line, or at its CR.
     Version,
+    /// In the `HTTP/1.1` that begins a status line, or at its SP.
+    StatusVersion,
+    /// In the three digits of a status code, or behind them.
+    Code,
+    /// In the reason phrase.
+    Reason,
     /// After the CR of the start line.
     StartLf,
     /// At the first byte of a field line, or of the empty line.
@@ -69,6 +74,13 @@ impl HeadProgress {
     /// Whether no byte has been walked yet.
     pub(super) fn is_fresh(&self) -> bool {
         self.at == 0
+    }
+
+    /// Makes a fresh progress expect a status line instead of a request line.
+    pub(super) fn expect_status_line(&mut self) {
+        if self.is_fresh() {
+            self.state = State::StatusVersion;
+        }
     }
 
     /// Walks what is new in `input`, which begins with the bytes of earlier calls. True once the
@@ -121,7 +133,19 @@ impl HeadProgress {
             (State::Target, _) => Ok(State::Target),
 
             (State::Version, b'\r') if len == VERSION_LEN => Ok(State::StartLf),
-            (State::Version, _) => self.version_byte(byte, input).map(|()| self.state),
+            (State::StatusVersion, b' ') if len == VERSION_LEN => Ok(State::Code),
+            (State::Version | State::StatusVersion, _) => {
+                self.version_byte(byte, input).map(|()| self.state)
+            }
+
+            (State::Code, b'1'..=b'9') if len == 0 => Ok(State::Code),
+            (State::Code, b'0'..=b'9') if len == 1 || len == 2 => Ok(State::Code),
+            (State::Code, b' ') if len == 3 => Ok(State::Reason),
+            (State::Code, b'\r') if len == 3 => Ok(State::StartLf),
+            (State::Code, _) => Err(Violation::StatusLine),
+            (State::Reason, b'\r') => Ok(State::StartLf),
+            (State::Reason, _) if is_value_byte(byte) => Ok(State::Reason),
+            (State::Reason, _) => Err(Violation::StatusLine),
 
             (State::LineStart, b'\r') => Ok(State::EndLf),
             (State::LineStart, _) if self.fields >= limits.fields_max => {

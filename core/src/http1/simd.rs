@@ -21,6 +21,7 @@
 )]
 
 use super::Field;
+use super::framing::Facts;
 use super::parse::{self, BLOCK_BYTES, CleanHead, Lanes, Scalar};
 use super::token::{is_reg_name_byte, is_target_byte, is_token_byte};
 use crate::limits::Limits;
@@ -45,26 +46,51 @@ pub(super) fn clean_head(
     }
 }
 
-/// [`parse::clean_head`] with NEON, which every 64-bit ARM has.
-#[cfg(target_arch = "aarch64")]
+/// [`parse::clean_head`] with NEON, which every 64-bit ARM has, or with plain words.
+#[cfg(not(target_arch = "x86_64"))]
 #[inline]
 pub(super) fn clean_head(
     input: &[u8],
     limits: &Limits,
     fields: &mut Vec<Field>,
 ) -> Option<CleanHead> {
-    parse::clean_head(neon::Neon, input, limits, fields)
+    #[cfg(target_arch = "aarch64")]
+    let lanes = neon::Neon;
+    #[cfg(not(target_arch = "aarch64"))]
+    let lanes = Words;
+    parse::clean_head(lanes, input, limits, fields)
 }
 
-/// [`parse::clean_head`] with plain words.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-#[inline]
-pub(super) fn clean_head(
+/// [`parse::clean_fields`] with the best instructions this CPU has.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn clean_fields(
     input: &[u8],
-    limits: &Limits,
+    at: u32,
+    fields_max: u16,
     fields: &mut Vec<Field>,
-) -> Option<CleanHead> {
-    parse::clean_head(Words, input, limits, fields)
+) -> Option<(Facts, u32)> {
+    match x86::level() {
+        // SAFETY: `level` has asked this CPU for AVX2, BMI1 and BMI2.
+        x86::AVX2 => unsafe { x86::clean_fields_avx2(input, at, fields_max, fields) },
+        // SAFETY: `level` has asked this CPU for SSE4.2 and POPCNT.
+        x86::SSE42 => unsafe { x86::clean_fields_sse42(input, at, fields_max, fields) },
+        _ => parse::clean_fields(Words, input, at, fields_max, fields),
+    }
+}
+
+/// [`parse::clean_fields`] with NEON, or with plain words.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn clean_fields(
+    input: &[u8],
+    at: u32,
+    fields_max: u16,
+    fields: &mut Vec<Field>,
+) -> Option<(Facts, u32)> {
+    #[cfg(target_arch = "aarch64")]
+    let lanes = neon::Neon;
+    #[cfg(not(target_arch = "aarch64"))]
+    let lanes = Words;
+    parse::clean_fields(lanes, input, at, fields_max, fields)
 }
 
 /// A class of ASCII bytes as the nibble look-up wants it: bit `h` of byte `l` says whether the
@@ -335,6 +361,26 @@ mod x86 {
         fields: &mut Vec<Field>,
     ) -> Option<CleanHead> {
         parse::clean_head(Sse42(()), input, limits, fields)
+    }
+
+    #[target_feature(enable = "avx2,bmi1,bmi2")]
+    pub(super) fn clean_fields_avx2(
+        input: &[u8],
+        at: u32,
+        fields_max: u16,
+        fields: &mut Vec<Field>,
+    ) -> Option<(Facts, u32)> {
+        parse::clean_fields(Avx2(()), input, at, fields_max, fields)
+    }
+
+    #[target_feature(enable = "sse4.2,popcnt")]
+    pub(super) fn clean_fields_sse42(
+        input: &[u8],
+        at: u32,
+        fields_max: u16,
+        fields: &mut Vec<Field>,
+    ) -> Option<(Facts, u32)> {
+        parse::clean_fields(Sse42(()), input, at, fields_max, fields)
     }
 
     impl Vector for Avx2 {

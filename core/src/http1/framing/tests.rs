@@ -1,8 +1,8 @@
 //! Rules between the fields of a head, read from RFC 9112 §3.2, §6.3 and §9.3.
 
 use super::*;
-use crate::http1::RequestHead;
-use crate::http1::parse::{HeadProgress, parse_request};
+use crate::http1::parse::{HeadProgress, parse_request, parse_response};
+use crate::http1::{RequestHead, ResponseHead};
 use crate::limits::Limits;
 use Violation as V;
 
@@ -390,4 +390,132 @@ fn rfc9110_7_8_an_upgrade_needs_its_connection_option() {
         upgrades("HTTP/1.1", &["Upgrade: web socket"]),
         Err(V::Connection)
     );
+}
+
+/// The verdict on a response to `method`.
+fn answered(method: Method, line: &str, fields: &[&str]) -> Result<ResponseHead, Violation> {
+    let head = format!(
+        "{line}\r\n{}\r\n",
+        fields
+            .iter()
+            .map(|f| format!("{f}\r\n"))
+            .collect::<String>()
+    );
+    let (mut progress, mut out) = (HeadProgress::default(), Vec::new());
+    let limits = Limits::default();
+    parse_response(head.as_bytes(), &mut progress, method, &limits, &mut out)
+        .map(|head| head.expect("test heads are whole"))
+}
+
+#[test]
+fn rfc9112_6_3_a_response_ends_where_its_status_or_its_fields_say() {
+    let framed = |method, line: &str, fields: &[&str]| {
+        answered(method, line, fields).map(|head| (head.framing, head.keeps_alive))
+    };
+    let (length, chunked) = ("Content-Length: 5", "Transfer-Encoding: chunked");
+    let ok = "HTTP/1.1 200 OK";
+    assert_eq!(
+        framed(Method::Get, ok, &[length]),
+        Ok((Framing::Length(5), true))
+    );
+    assert_eq!(
+        framed(Method::Get, ok, &["Content-Length: 0"]),
+        Ok((Framing::None, true))
+    );
+    assert_eq!(
+        framed(Method::Get, ok, &[chunked]),
+        Ok((Framing::Chunked, true))
+    );
+    assert_eq!(
+        framed(Method::Get, ok, &[]),
+        Ok((Framing::UntilClose, false))
+    );
+    assert_eq!(
+        framed(Method::Get, ok, &[length, "Connection: close"]),
+        Ok((Framing::Length(5), false))
+    );
+    assert_eq!(
+        framed(Method::Get, "HTTP/1.0 200 OK", &[length]),
+        Ok((Framing::Length(5), false))
+    );
+    for fields in [
+        &[length][..],
+        &[chunked],
+        &[length, chunked],
+        &[],
+        &["Content-Length: x"],
+    ] {
+        for status in [100, 102, 103, 204, 304] {
+            let line = format!("HTTP/1.1 {status} x");
+            assert_eq!(
+                framed(Method::Get, &line, fields),
+                Ok((Framing::None, true)),
+                "{line}"
+            );
+        }
+        assert_eq!(framed(Method::Head, ok, fields), Ok((Framing::None, true)));
+        assert_eq!(
+            framed(Method::Connect, ok, fields),
+            Ok((Framing::None, false))
+        );
+    }
+    let refused = framed(Method::Connect, "HTTP/1.1 403 No", &[length]);
+    assert_eq!(refused, Ok((Framing::Length(5), true)));
+}
+
+#[test]
+fn rfc9112_6_1_a_response_that_contradicts_itself_is_refused() {
+    let refused = |version: &str, fields: &[&str]| {
+        answered(Method::Get, &format!("{version} 200 OK"), fields).expect_err("must be refused")
+    };
+    let (length, chunked) = ("Content-Length: 5", "Transfer-Encoding: chunked");
+    assert_eq!(refused("HTTP/1.1", &[length, chunked]), V::FramingConflict);
+    assert_eq!(
+        refused("HTTP/1.1", &[length, length]),
+        V::ContentLengthRepeated
+    );
+    assert_eq!(
+        refused("HTTP/1.1", &["Content-Length: 5x"]),
+        V::ContentLength
+    );
+    assert_eq!(refused("HTTP/1.0", &[chunked]), V::TransferEncodingVersion);
+    assert_eq!(
+        refused("HTTP/1.1", &["Transfer-Encoding: gzip, chunked"]),
+        V::TransferCodingUnknown
+    );
+    assert_eq!(
+        refused("HTTP/1.1", &["Transfer-Encoding: gzip"]),
+        V::TransferCodingUnknown
+    );
+    assert_eq!(
+        refused("HTTP/1.1", &["Transfer-Encoding: chunked, chunked"]),
+        V::TransferEncoding
+    );
+    assert_eq!(
+        refused("HTTP/1.1", &["Transfer-Encoding:"]),
+        V::TransferEncoding
+    );
+    assert_eq!(refused("HTTP/1.1", &["Connection: a b"]), V::Connection);
+    let host = answered(
+        Method::Get,
+        "HTTP/1.1 200 OK",
+        &["Host: a b", "Host:", "Expect: x"],
+    );
+    assert!(host.is_ok(), "requests' fields mean nothing in a response");
+}
+
+#[test]
+fn rfc6455_4_1_a_101_switches_to_websocket_if_both_fields_say_so() {
+    let both = ["Upgrade: websocket", "Connection: Upgrade"];
+    let switches = |line: &str, fields: &[&str]| {
+        answered(Method::Get, line, fields)
+            .map(|head| (head.upgrades_to_websocket, head.keeps_alive))
+    };
+    assert_eq!(
+        switches("HTTP/1.1 101 Switching Protocols", &both),
+        Ok((true, false))
+    );
+    assert_eq!(switches("HTTP/1.1 101 ", &both[1..]), Ok((false, false)));
+    assert_eq!(switches("HTTP/1.0 101 ", &both), Ok((false, false)));
+    assert_eq!(switches("HTTP/1.1 426 ", &both), Ok((false, false)));
 }

@@ -357,6 +357,91 @@ fn reading_a_head_byte_by_byte_costs_linear_time() {
     }
 }
 
+/// The verdict on the head of a response, the same for whole input and byte by byte, with the
+/// number of bytes that determine it.
+#[track_caller]
+fn response_verdict(input: &[u8]) -> (Result<Option<ResponseHead>, Violation>, usize) {
+    let parse = |input: &[u8], progress: &mut HeadProgress| {
+        let mut fields = Vec::new();
+        let answer = parse_response(
+            input,
+            progress,
+            Method::Get,
+            &Limits::default(),
+            &mut fields,
+        );
+        assert!(matches!(answer, Ok(Some(_))) || fields.is_empty());
+        answer
+    };
+    let whole = parse(input, &mut HeadProgress::default());
+    let mut progress = HeadProgress::default();
+    for cut in 0..=input.len() {
+        let answer = parse(&input[..cut], &mut progress);
+        let fresh = parse(&input[..cut], &mut HeadProgress::default());
+        assert_eq!(fresh, answer, "{} ends at {cut}", input.escape_ascii());
+        if answer != Ok(None) {
+            assert_eq!(answer, whole, "{}", input.escape_ascii());
+            return (whole, cut);
+        }
+    }
+    (whole, input.len())
+}
+
+#[test]
+fn rfc9112_4_a_status_line_has_a_version_three_digits_and_perhaps_a_phrase() {
+    let head = |line: &str| format!("{line}\r\nContent-Length: 5\r\n\r\nhello").into_bytes();
+    for (line, version, status, reason) in [
+        ("HTTP/1.1 200 OK", Version::Http11, 200, "OK"),
+        ("HTTP/1.0 404 Not Found", Version::Http10, 404, "Not Found"),
+        ("HTTP/1.7 999 ", Version::Http11, 999, ""),
+        ("HTTP/1.1 500", Version::Http11, 500, ""),
+        (
+            "HTTP/1.1 103 \t caf\u{e9} ",
+            Version::Http11,
+            103,
+            "\t caf\u{e9} ",
+        ),
+    ] {
+        let bytes = head(line);
+        let (verdict, needed) = response_verdict(&bytes);
+        let got = verdict.expect("valid").expect("whole");
+        assert_eq!((got.version, got.status), (version, status), "{line}");
+        assert_eq!(got.reason.of(&bytes), reason.as_bytes(), "{line}");
+        assert_eq!(
+            (needed, got.len as usize),
+            (bytes.len() - 5, bytes.len() - 5)
+        );
+        assert_eq!(got.fields, 0..1);
+    }
+    for (line, want, needed) in [
+        ("HTTP/2.0 200 OK", Violation::VersionUnsupported, 8),
+        ("HTTP/0.9 200 OK", Violation::VersionUnsupported, 8),
+        ("http/1.1 200 OK", Violation::Version, 1),
+        ("ICY 200 OK", Violation::Version, 1),
+        ("HTTP/1.1\t200 OK", Violation::Version, 9),
+        ("HTTP/1.10 200 OK", Violation::Version, 9),
+        ("HTTP/1.1  200 OK", Violation::StatusLine, 10),
+        ("HTTP/1.1 099 OK", Violation::StatusLine, 10),
+        ("HTTP/1.1 2 OK", Violation::StatusLine, 11),
+        ("HTTP/1.1 20 OK", Violation::StatusLine, 12),
+        ("HTTP/1.1 2000 OK", Violation::StatusLine, 13),
+        ("HTTP/1.1 200\tOK", Violation::StatusLine, 13),
+        ("HTTP/1.1 +20 OK", Violation::StatusLine, 10),
+        ("HTTP/1.1 200 O\0K", Violation::StatusLine, 15),
+        ("HTTP/1.1 200 OK\n", Violation::LineEnding, 16),
+        ("HTTP/1.1 200 OK\rx", Violation::LineEnding, 17),
+        ("HTTP/1.1 200\n", Violation::LineEnding, 13),
+        ("HTTP/1.1 200 OK\r\n folded: x", Violation::LineFolding, 18),
+        ("HTTP/1.1 200 OK\r\na b: x", Violation::SpaceBeforeColon, 19),
+    ] {
+        assert_eq!(
+            response_verdict(&head(line)),
+            (Err(want), needed),
+            "{line:?}"
+        );
+    }
+}
+
 #[test]
 fn names_that_rules_know_are_known_in_any_case_and_no_others() {
     let known = [

@@ -1,6 +1,7 @@
 //! A whole server on the core alone: answers GET, echoes WebSocket messages.
 //!
-//! `cargo run --release -p hukilau-core --example hello -- 127.0.0.1:8080`
+//! `cargo run --release -p hukilau-core --example hello -- 127.0.0.1:8080`, with ` compress` behind
+//! it for permessage-deflate.
 
 use hukilau_core::Reactor;
 use hukilau_core::conn::{Exchange, Response, WsSettings};
@@ -12,6 +13,7 @@ use hukilau_core::reactor::{Accept, ListenerKey, ServerConfig};
 use hukilau_core::server::{Handler, dispatch};
 use hukilau_core::transport::Endpoint;
 use hukilau_core::transport::mio::MioNet;
+use hukilau_core::ws::deflate::DeflateSettings;
 use hukilau_core::ws::{MessageKind, Role};
 use std::error::Error;
 use std::rc::Rc;
@@ -64,18 +66,25 @@ impl Handler<MioNet> for Hello {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let address = std::env::args()
-        .nth(1)
+    let mut arguments = std::env::args().skip(1);
+    let address = arguments
+        .next()
         .unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     let limits = Limits::default();
-    let settings = Rc::new(WsSettings::new(Role::Server, &limits));
+    let mut settings = WsSettings::new(Role::Server, &limits);
+    if arguments.next().as_deref() == Some("compress") {
+        settings.deflate = Some(DeflateSettings::default());
+    }
+    let settings = Rc::new(settings);
     let mut reactor = Reactor::new(MioNet::new()?, limits)?;
     let config = ServerConfig {
         websocket: true,
         ..ServerConfig::default()
     };
     let listener = reactor.listen(&Endpoint::Ip(address.parse()?), config)?;
-    println!("listening at {:?}", reactor.local_endpoint(listener));
+    if let Some(Endpoint::Ip(address)) = reactor.local_endpoint(listener) {
+        println!("listening at {address}");
+    }
     let (mut inbox, mut hello) = (Inbox::new(), Hello { settings });
     loop {
         reactor.turn(&mut inbox, None)?;

@@ -83,6 +83,7 @@ fn hear(role: Role, bytes: &[u8], cuts: &[Range<usize>], begin_close: bool) -> H
             });
         }
         log.clear();
+        conn.conclude(now, &mut out);
         match received {
             Ok(used) => drop(spill.drain(..used)),
             Err(violation) => {

@@ -6,7 +6,7 @@
 //! A driver has four kinds of method, after quinn-proto:
 //! - A. questions: [`Driver::appetite`], [`Driver::deadline`];
 //! - B. input: [`Driver::receive`], [`Driver::receive_eof`], [`Driver::handle_deadline`];
-//! - C. commands, methods of the variant: `respond`, `send`, `begin_close`;
+//! - C. commands: [`Driver::conclude`], and methods of the variant: `respond`, `send`, `begin_close`;
 //! - D. output: what B and C appended to the [`EventLog`] and the `SendBuffer`.
 //!
 //! **The driving invariant.** After any call of kind B or C, ask A and flush the `SendBuffer`
@@ -199,8 +199,8 @@ impl Driver {
     /// must be offered again with more behind it.
     ///
     /// # Errors
-    /// The rule the peer broke. The refusal is in `out`, or follows the answers still owed; either
-    /// way [`appetite`](Self::appetite) says when to close.
+    /// The rule the peer broke. The refusal follows what is still owed; the
+    /// [`appetite`](Self::appetite) says when to close.
     pub fn receive(
         &mut self,
         segment: &mut [u8],
@@ -247,6 +247,15 @@ impl Driver {
         }
     }
 
+    /// Says our last word, behind what the application has answered by now. Does nothing unless
+    /// the appetite is `Conclude`.
+    pub fn conclude(&mut self, now: Instant, out: &mut SendBuffer) {
+        match self {
+            Self::Server(_) => {}
+            Self::WebSocket(websocket) => websocket.conclude(now, out),
+        }
+    }
+
     /// What it wants next.
     pub fn appetite(&self) -> Appetite {
         match self {
@@ -271,6 +280,9 @@ pub enum Appetite {
     Read,
     /// No input for now: the application is behind, or what we owe is not sent yet.
     Pause,
+    /// No more input for now: let the application answer what it was told, then
+    /// [`conclude`](Driver::conclude).
+    Conclude,
     /// No more input ever: flush, then close so that the peer can read our last words.
     Close,
 }

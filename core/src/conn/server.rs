@@ -31,6 +31,7 @@ use crate::http1::parse::HeadProgress;
 use crate::http1::write;
 use crate::limits::Limits;
 use crate::violation::Violation;
+use crate::ws::deflate::{DeflateOffer, DeflateParams};
 use crate::ws::handshake;
 use std::rc::Rc;
 use std::time::Instant;
@@ -71,6 +72,7 @@ enum State {
     Upgrade {
         exchange: Exchange,
         accept_key: [u8; 28],
+        deflate: Option<DeflateOffer>,
     },
     /// No further input means anything.
     Done,
@@ -93,6 +95,15 @@ impl State {
     }
 }
 
+/// What an accepted handshake has agreed on.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    /// How the WebSocket is to behave.
+    pub(crate) settings: Rc<WsSettings>,
+    /// permessage-deflate, where both ends want it.
+    pub(crate) deflate: Option<DeflateParams>,
+}
+
 /// A sans-IO HTTP/1.1 server connection. See the module for its diagram.
 #[derive(Debug)]
 pub struct ServerConn {
@@ -100,8 +111,8 @@ pub struct ServerConn {
     state: State,
     pipeline: Pipeline,
     deadline: Option<Instant>,
-    /// How the WebSocket that was accepted is to behave; taken once the 101 has had its turn.
-    accepted: Option<Rc<WsSettings>>,
+    /// The WebSocket that was accepted; taken once the 101 has had its turn.
+    accepted: Option<Box<Accepted>>,
     /// No last words are owed, or none can be said any more.
     is_over: bool,
     /// The request that is arriving will be the last.
@@ -343,7 +354,7 @@ impl ServerConn {
     }
 
     /// Accepts the upgrade of `exchange` with a 101 that names `protocol` and has `fields`. Once it
-    /// is its turn, [`take_accepted`](Self::take_accepted) gives `settings` back and this driver
+    /// is its turn, the reactor puts a `WsConn` in its place and this driver
     /// has done its work.
     ///
     /// # Errors
@@ -358,25 +369,35 @@ impl ServerConn {
         settings: &Rc<WsSettings>,
         out: &mut SendBuffer,
     ) -> Result<(), Misuse> {
-        let accept_key = match self.state {
+        let (accept_key, offer) = match self.state {
             State::Upgrade {
                 exchange: asked,
                 accept_key,
-            } if asked == exchange => accept_key,
+                deflate,
+            } if asked == exchange => (accept_key, deflate),
             _ => return Err(Misuse::NotAnUpgrade),
         };
+        let deflate = match (offer, &settings.deflate) {
+            (Some(offer), Some(settings)) => Some(offer.answer(settings)),
+            _ => None,
+        };
+        let extensions = deflate.as_ref().map(DeflateParams::answer_value);
+        let extensions = extensions.as_ref().map(String::as_bytes);
         let slot = self.pipeline.slot(exchange, out);
-        handshake::write_accept(slot.out, &accept_key, protocol, None, fields)
+        handshake::write_accept(slot.out, &accept_key, protocol, extensions, fields)
             .map_err(|_| Misuse::InvalidField)?;
         self.state = State::Done;
         self.deadline = None;
-        self.accepted = Some(Rc::clone(settings));
+        self.accepted = Some(Box::new(Accepted {
+            settings: Rc::clone(settings),
+            deflate,
+        }));
         self.pipeline.finish(exchange, out);
         Ok(())
     }
 
-    /// The settings of the accepted WebSocket, once, when everything asked before is answered.
-    pub fn take_accepted(&mut self) -> Option<Rc<WsSettings>> {
+    /// The accepted WebSocket, once, when everything asked before is answered.
+    pub(crate) fn take_accepted(&mut self) -> Option<Box<Accepted>> {
         if self.pipeline.in_flight() > 0 {
             None
         } else {

@@ -6,12 +6,15 @@
 //! ```text
 //!          begin_close                    peer's close
 //! Open ───────────────────▶ CloseSent ───────────────────▶ Closed (server) │ AwaitEof (client)
-//!   └── peer's close, echoed ──▶ Closed (server) │ AwaitEof (client)
-//! any ── violation, deadline, end of input ──▶ Closed             AwaitEof ── end, linger ──▶ Closed
+//!   └── peer's close ──▶ Leaving ── conclude ──▶ Closed (server) │ AwaitEof (client)
+//!   └── violation ─────▶ Leaving ── conclude ──▶ Closed
+//! any ── deadline, end of input ──▶ Closed                        AwaitEof ── end, linger ──▶ Closed
 //! ```
 //!
 //! Invariants
 //! - Nothing is written behind a close frame, and none is written twice.
+//! - A close frame that answers the peer is written last ([`WsConn::conclude`]), so that answers to
+//!   the messages before it still leave.
 //! - Every silence meets a deadline that is set; closing always does.
 //! - Once we have begun to close, messages and pongs are checked and dropped: an application that
 //!   said goodbye hears only the goodbye it gets back. (WHATWG WebSockets §4 does the same.)
@@ -94,11 +97,23 @@ enum Phase {
     Pinged,
     /// Our close frame left at `since`; the peer's is awaited.
     CloseSent,
+    /// The peer broke a rule or closes, and our close frame goes out when the application has
+    /// answered what came before.
+    Leaving(Farewell),
     /// Both close frames are exchanged, the last at `since`, and the server closes first
     /// (RFC 6455 §7.1.1).
     AwaitEof,
     /// Nothing more is read.
     Closed,
+}
+
+/// The close frame that answers the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Farewell {
+    /// It broke this rule.
+    Violation(Violation),
+    /// It closes, with this code.
+    Echo(u16),
 }
 
 /// The machine of one WebSocket connection.
@@ -173,8 +188,7 @@ impl WsConn {
     /// are left, to be offered again with more behind them.
     ///
     /// # Errors
-    /// What the peer broke. The close frame that says so is in `out`, unless one was sent before,
-    /// and the appetite is `Close`.
+    /// What the peer broke. The appetite is `Conclude`, or `Close` if our close frame is out.
     pub fn receive(
         &mut self,
         segment: &mut [u8],
@@ -187,7 +201,7 @@ impl WsConn {
         match self.phase {
             Phase::Pinged => self.phase = Phase::Open,
             // What follows the peer's close frame means nothing (RFC 6455 §5.5.1).
-            Phase::AwaitEof | Phase::Closed => return Ok(segment.len()),
+            Phase::AwaitEof | Phase::Leaving(_) | Phase::Closed => return Ok(segment.len()),
             Phase::Open | Phase::CloseSent => {}
         }
         let mut latest_ping = None;
@@ -204,7 +218,7 @@ impl WsConn {
                 Ok(consumed)
             }
             Err(violation) => {
-                self.fail(violation, out);
+                self.fail(violation);
                 Err(violation)
             }
         }
@@ -251,6 +265,26 @@ impl WsConn {
         None
     }
 
+    /// Writes the close frame that answers the peer, behind what the application answered. Does
+    /// nothing unless the appetite is `Conclude`.
+    pub fn conclude(&mut self, now: Instant, out: &mut SendBuffer) {
+        let Phase::Leaving(farewell) = self.phase else {
+            return;
+        };
+        self.since = now;
+        match farewell {
+            Farewell::Violation(violation) => {
+                let code = violation.close_code();
+                self.write_close(code, violation.rule().as_bytes(), out);
+                self.end();
+            }
+            Farewell::Echo(code) => {
+                self.write_close(code, b"", out);
+                self.phase = self.phase_after_both();
+            }
+        }
+    }
+
     /// Counts silence from `now` on, because it was we who did not read: the application held the
     /// connection, or what it owes was not sent. To be called when reading begins again.
     pub fn excuse_silence(&mut self, now: Instant) {
@@ -271,7 +305,7 @@ impl WsConn {
         payload: &[u8],
         out: &mut SendBuffer,
     ) -> Result<(), Misuse> {
-        self.check_open()?;
+        self.check_may_send()?;
         if kind == MessageKind::Text && !is_utf8(payload) {
             return Err(Misuse::NotUtf8);
         }
@@ -289,7 +323,7 @@ impl WsConn {
     /// # Errors
     /// [`Misuse::Closing`] once a close frame was sent; [`Misuse::PingTooLong`] above 125 bytes.
     pub fn ping(&mut self, payload: &[u8], out: &mut SendBuffer) -> Result<(), Misuse> {
-        self.check_open()?;
+        self.check_may_send()?;
         if payload.len() > CONTROL_PAYLOAD_BYTES_MAX {
             return Err(Misuse::PingTooLong);
         }
@@ -327,10 +361,10 @@ impl WsConn {
 
     /// Whether more input is wanted. Never `Pause`: the reactor knows when `out` is too full.
     pub fn appetite(&self) -> Appetite {
-        if self.phase == Phase::Closed {
-            Appetite::Close
-        } else {
-            Appetite::Read
+        match self.phase {
+            Phase::Closed => Appetite::Close,
+            Phase::Leaving(_) => Appetite::Conclude,
+            Phase::Open | Phase::Pinged | Phase::CloseSent | Phase::AwaitEof => Appetite::Read,
         }
     }
 
@@ -338,7 +372,7 @@ impl WsConn {
     pub fn deadline(&self) -> Option<Instant> {
         let settings = &self.settings;
         let keep_alive = match self.phase {
-            Phase::Closed => return None,
+            Phase::Leaving(_) | Phase::Closed => return None,
             Phase::CloseSent | Phase::AwaitEof => {
                 return self.since.checked_add(settings.linger_timeout);
             }
@@ -443,14 +477,12 @@ impl WsConn {
             Opcode::Pong if open => Ok(Some(Fact::Pong)),
             Opcode::Close => {
                 let code = check_close(payload)?;
-                if open {
-                    self.write_close(code, b"", out);
-                }
                 self.peer_close = Some(code);
                 self.decoder.reset();
-                self.phase = match self.settings.role {
-                    Role::Server => Phase::Closed,
-                    Role::Client => Phase::AwaitEof,
+                self.phase = if open {
+                    Phase::Leaving(Farewell::Echo(code))
+                } else {
+                    self.phase_after_both()
                 };
                 Ok(Some(Fact::Closing(code)))
             }
@@ -458,12 +490,21 @@ impl WsConn {
         }
     }
 
-    /// Fails the connection: says why, unless our last word is said. RFC 6455 §7.1.7.
-    fn fail(&mut self, violation: Violation, out: &mut SendBuffer) {
-        if matches!(self.phase, Phase::Open | Phase::Pinged) {
-            self.write_close(violation.close_code(), violation.rule().as_bytes(), out);
+    /// Fails the connection, which says why unless our last word is said. RFC 6455 §7.1.7.
+    fn fail(&mut self, violation: Violation) {
+        self.decoder.reset();
+        self.phase = match self.phase {
+            Phase::Open | Phase::Pinged => Phase::Leaving(Farewell::Violation(violation)),
+            Phase::CloseSent | Phase::Leaving(_) | Phase::AwaitEof | Phase::Closed => Phase::Closed,
+        };
+    }
+
+    /// Where the exchange of close frames leads: the server closes first (RFC 6455 §7.1.1).
+    fn phase_after_both(&self) -> Phase {
+        match self.settings.role {
+            Role::Server => Phase::Closed,
+            Role::Client => Phase::AwaitEof,
         }
-        self.end();
     }
 
     fn end(&mut self) {
@@ -474,7 +515,15 @@ impl WsConn {
     fn check_open(&self) -> Result<(), Misuse> {
         match self.phase {
             Phase::Open | Phase::Pinged => Ok(()),
-            Phase::CloseSent | Phase::AwaitEof | Phase::Closed => Err(Misuse::Closing),
+            _ => Err(Misuse::Closing),
+        }
+    }
+
+    /// As [`check_open`](Self::check_open), or our close frame is still to come.
+    fn check_may_send(&self) -> Result<(), Misuse> {
+        match self.phase {
+            Phase::Leaving(_) => Ok(()),
+            _ => self.check_open(),
         }
     }
 

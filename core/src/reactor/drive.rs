@@ -84,6 +84,9 @@ pub(super) struct Connection<S> {
     pub(super) dirty: bool,
 }
 
+/// What an idle connection costs beside the system's own share.
+const _: () = assert!(size_of::<Connection<u64>>() <= 360);
+
 /// What a connection is driven with.
 pub(super) struct Context<'a, N> {
     pub(super) net: &'a mut N,
@@ -160,9 +163,9 @@ impl<S> Connection<S> {
 
     /// Whether there is something to flush or to close.
     pub(super) fn wants_settling(&self) -> bool {
-        !self.out.is_empty()
-            || self.cut
-            || (self.phase == Phase::Open && self.driver.appetite() == Appetite::Close)
+        let appetite = self.driver.appetite();
+        let is_leaving = matches!(appetite, Appetite::Conclude | Appetite::Close);
+        !self.out.is_empty() || self.cut || (self.phase == Phase::Open && is_leaving)
     }
 
     /// Bytes of the area that [`receive`](Self::receive) needs.
@@ -260,6 +263,9 @@ impl<S> Connection<S> {
         key: ConnKey,
         cx: &mut Context<'_, N>,
     ) -> Fate {
+        if self.phase == Phase::Open && self.driver.appetite() == Appetite::Conclude {
+            self.driver.conclude(cx.now, &mut self.out);
+        }
         self.flush(cx);
         if self.opened {
             self.opened = false;
@@ -357,6 +363,13 @@ impl<S> Connection<S> {
         if self.phase != Phase::Open {
             return;
         }
+        if let Driver::WebSocket(websocket) = &mut self.driver
+            && (self.held || self.out.len() > self.limits.out_bytes_high as usize)
+        {
+            // It was we who did not listen.
+            websocket.excuse_silence(now);
+            return;
+        }
         let (base, seen) = (inbox.used, inbox.log.events().len());
         if let Some(missed) = self
             .driver
@@ -390,9 +403,14 @@ impl<S> Connection<S> {
     /// WebSocket.
     pub(super) fn switch(&mut self, now: Instant) {
         if let Driver::Server(server) = &mut self.driver
-            && let Some(settings) = server.take_accepted()
+            && let Some(accepted) = server.take_accepted()
         {
-            self.driver = Driver::WebSocket(WsConn::new(settings, now, 0));
+            // A server masks nothing, so its connections need no seed.
+            let websocket = WsConn::new(accepted.settings, now, 0);
+            self.driver = Driver::WebSocket(match accepted.deflate {
+                Some(params) => websocket.with_deflate(params),
+                None => websocket,
+            });
             self.opened = true;
             self.stalled = self.spill.is_some();
         }

@@ -267,10 +267,12 @@ impl<N: Net> Reactor<N> {
             && self.dirty.is_empty()
             && !self.can_accept();
         let timeout = if is_idle {
+            // A full table makes room by itself, and a rest that is over is no reason to wake.
             let rests = self
                 .listeners
                 .iter()
                 .filter_map(|(_, listener)| listener.rests_until)
+                .filter(|until| !self.conns.is_full() && *until > self.now)
                 .min();
             let wakes = [wake_at, self.wheel.next_wake(), rests, self.drain_deadline];
             let wake = wakes.into_iter().flatten().min();

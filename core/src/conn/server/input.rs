@@ -16,6 +16,7 @@ use crate::conn::{Event, EventLog, Exchange, Payload};
 use crate::http1::chunked::{ChunkedDecoder, Step};
 use crate::http1::{Framing, Method, RequestHead, Version, parse};
 use crate::violation::Violation;
+use crate::ws::deflate::DeflateOffer;
 use crate::ws::handshake::{self, HandshakeError};
 use std::rc::Rc;
 use std::time::Instant;
@@ -100,17 +101,19 @@ impl ServerConn {
             return Err(Violation::BodyTooLarge.into());
         }
         head.upgrades_to_websocket &= self.settings.websocket && head.framing == Framing::None;
-        let accept_key = if head.upgrades_to_websocket {
+        let upgrade = if head.upgrades_to_websocket {
             let offer = handshake::check_upgrade(&log.view(&head, input))?;
-            Some(handshake::accept_key(offer.key))
+            let deflate = DeflateOffer::first(offer.extensions());
+            Some((handshake::accept_key(offer.key), deflate))
         } else {
             None
         };
         let exchange = self.open(&head, out);
-        self.state = match (accept_key, head.framing) {
-            (Some(accept_key), _) => State::Upgrade {
+        self.state = match (upgrade, head.framing) {
+            (Some((accept_key, deflate)), _) => State::Upgrade {
                 exchange,
                 accept_key,
+                deflate,
             },
             (None, Framing::Length(left)) => self.body_state(exchange, BodyLeft::Length(left)),
             (None, Framing::Chunked) => {

@@ -70,9 +70,13 @@ impl End {
         {
             Ok(consumed) => self.spill = segment[consumed..].to_vec(),
             Err(violation) => {
-                assert_eq!(self.conn.appetite(), Appetite::Close);
+                assert_ne!(self.conn.appetite(), Appetite::Read);
                 self.verdict = Err(violation);
             }
+        }
+        self.conn.conclude(now, &mut self.out);
+        if self.verdict.is_err() {
+            assert_eq!(self.conn.appetite(), Appetite::Close);
         }
         assert!(self.spill.len() <= 13, "payload is consumed as it comes");
         let bytes = |payload| self.log.payload(payload, &segment).to_vec();
@@ -344,6 +348,37 @@ fn rfc6455_5_5_1_a_close_frame_is_echoed_and_ends_the_connection() {
         assert_eq!((seen, verdict), (vec![closing], Ok(())));
         assert_eq!(sent, frame(Role::Client, true, Close, echo));
         assert_eq!(appetite, Appetite::Close);
+    }
+}
+
+#[test]
+fn rfc6455_5_5_1_answers_to_earlier_messages_leave_before_the_close_frame() {
+    let now = start();
+    let text = frame(Role::Server, true, Opcode::Text, b"hi");
+    for farewell in [
+        frame(Role::Server, true, Opcode::Close, b"\x03\xe8"),
+        vec![0xff],
+    ] {
+        let pool = BufferPool::default();
+        let (mut log, mut out) = (EventLog::default(), SendBuffer::new(&pool));
+        let mut conn = WsConn::new(Rc::new(settings(Role::Server)), now, 0);
+        let mut segment = [&text[..], &farewell].concat();
+        let broken = conn.receive(&mut segment, now, &mut log, &mut out).is_err();
+        assert_eq!(conn.appetite(), Appetite::Conclude);
+        assert_eq!(conn.send(MessageKind::Text, b"answer", &mut out), Ok(()));
+        assert_eq!(
+            conn.begin_close(1000, b"", now, &mut out),
+            Err(Misuse::Closing)
+        );
+        conn.conclude(now, &mut out);
+        assert_eq!(
+            conn.send(MessageKind::Text, b"late", &mut out),
+            Err(Misuse::Closing)
+        );
+        let sent: Vec<u8> = out.chunks().flatten().copied().collect();
+        assert!(sent.starts_with(b"\x81\x06answer\x88"), "{sent:02x?}");
+        assert_eq!(conn.appetite(), Appetite::Close);
+        assert_eq!(broken, farewell.len() == 1);
     }
 }
 

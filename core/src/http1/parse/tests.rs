@@ -1,5 +1,7 @@
 //! Rules of heads, each tried whole, cut at every place, and byte by byte.
 
+mod differential;
+
 use super::*;
 use crate::http1::{Framing, Request};
 use proptest::prelude::*;

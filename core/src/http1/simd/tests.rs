@@ -47,21 +47,20 @@ fn same_answers<L: Lanes>(name: &str, lanes: L, input: &[u8], from: usize) {
 #[test]
 fn every_byte_in_every_lane_is_what_the_table_says() {
     for byte in 0..=u8::MAX {
-        for lane in 0..130 {
-            let mut input = [b'a'; 130];
+        for lane in 0..100 {
+            let mut input = [b'a'; 100];
             input[lane] = byte;
             with_each!(same_answers(&input, 0));
-            with_each!(same_answers(&input, 1));
             // The same byte in the last block, at every distance from the end.
-            with_each!(same_answers(&input, 70));
+            with_each!(same_answers(&input, 45));
         }
     }
 }
 
 #[test]
 fn no_answer_depends_on_the_length_of_the_input() {
-    for len in 0..130 {
-        for byte in [b'a', b'\r', 0x7f, 0x80, b':', b'#'] {
+    for len in 0..100 {
+        for byte in [b'\r', 0x80] {
             for lane in 0..len {
                 let mut input = vec![b'a'; len];
                 input[lane] = byte;

@@ -11,6 +11,8 @@
 //! - contradictions between fields, wrong `Host`, wrong target forms: nobody looks there
 //!   (RFC 9112 §3.2, §6.3);
 //! - where httparse still waits for more, we may have found the bad byte already.
+//!
+//! Not here: our own rules, one by one (`tests.rs`).
 
 use super::*;
 use crate::http1::Request;

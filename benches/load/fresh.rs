@@ -1,10 +1,12 @@
-//! Figures that a process gives once: memory per idle connection, and the time from its start to its first answer.
+//! Figures that a process gives once: memory per idle connection, and the time from its start to
+//! its first answer.
 //!
-//! Each sample is a fresh process, so that none inherits what an earlier one left in its allocator. Peers take turns, sample by
-//! sample, as in `rounds.rs`; the median over the samples is reported.
+//! Each sample is a fresh process, so that none inherits what an earlier one left in its allocator.
+//! Peers take turns, sample by sample, as in `rounds.rs`; the median over the samples is reported.
 //!
 //! Invariants
-//! - Idle connections are alive: each has had a right answer, and is still open while memory is read.
+//! - Idle connections are alive: each has had a right answer, and is still open while memory is
+//!   read.
 //!
 //! Not here: CPU time (`rounds.rs`).
 

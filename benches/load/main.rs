@@ -1,7 +1,8 @@
 //! The load harness: one generator, several servers, and what each request costs them in CPU time.
 //!
-//! The same executable is generator and peer. Run plainly, it measures; `load serve NAME` is one of the servers that are compiled
-//! in (`peers/`), and `load launch …` pins itself to a core, ties its life to the harness and becomes any other program.
+//! The same executable is generator and peer. Run plainly, it measures; `load serve NAME` is one of
+//! the servers that are compiled in (`peers/`), and `load launch …` pins itself to a core, ties its
+//! life to the harness and becomes any other program.
 //!
 //! ```text
 //!  args ─▶ workload ─▶ rounds, fresh ─▶ report, record
@@ -11,9 +12,12 @@
 //! ```
 //!
 //! Invariants
-//! - A peer never outlives the harness: its `Drop` ends it, and the kernel does when the harness is killed.
-//! - Every answer is compared byte for byte with the one expected; a wrong or missing one fails the peer, never counts.
-//! - A round begins and ends with nothing in flight, so the CPU time between belongs to the answers counted.
+//! - A peer never outlives the harness: its `Drop` ends it, and the kernel does when the harness is
+//!   killed.
+//! - Every answer is compared byte for byte with the one expected; a wrong or missing one fails the
+//!   peer, never counts.
+//! - A round begins and ends with nothing in flight, so the CPU time between belongs to the answers
+//!   counted.
 //!
 //! Not here: micro benches (`benches/micro.rs`).
 

@@ -1,7 +1,9 @@
-//! JSON lines under `benches/results/`: every round of every peer, with the machine, the kernel, the commit and the settings.
+//! JSON lines under `benches/results/`: every round of every peer, with the machine, the kernel,
+//! the commit and the settings.
 //!
-//! One line per peer and workload. The figures are the raw ones (nanoseconds, ticks, answers), so that any summary can be made
-//! again later. The format is flat and written by hand: a writer of strings and numbers needs no dependency.
+//! One line per peer and workload. The figures are the raw ones (nanoseconds, ticks, answers), so
+//! that any summary can be made again later. The format is flat and written by hand: a writer of
+//! strings and numbers needs no dependency.
 //!
 //! Invariants
 //! - A line is whole JSON by itself; a run that breaks off leaves whole lines.

@@ -1,8 +1,10 @@
-//! The table in the terminal: per peer the CPU time of one answer, and its ratios to the floor and to hyper.
+//! The table in the terminal: per peer the CPU time of one answer, and its ratios to the floor and
+//! to hyper.
 //!
-//! A ratio is taken within each round and the median over the rounds is shown; `±` is half the distance between its quartiles.
-//! User and system time split the median total by the share that the kernel sampled over all rounds. Throughput is shown last
-//! and dimmed by its place: on a shared machine it says little.
+//! A ratio is taken within each round and the median over the rounds is shown; `±` is half the
+//! distance between its quartiles. User and system time split the median total by the share that
+//! the kernel sampled over all rounds. Throughput is shown last and dimmed by its place: on a
+//! shared machine it says little.
 //!
 //! Invariants
 //! - A peer without figures still has its line, with the reason.

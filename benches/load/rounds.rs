@@ -1,4 +1,5 @@
-//! Interleaved rounds: every peer runs in every round, so that what the machine does meanwhile hits all of them.
+//! Interleaved rounds: every peer runs in every round, so that what the machine does meanwhile hits
+//! all of them.
 //!
 //! ```text
 //! start all peers, connect, warm each up
@@ -7,12 +8,14 @@
 //! round 3:  core …
 //! ```
 //!
-//! On a shared machine the speed of everything drifts; a ratio of two figures from the same round drifts far less. So ratios are
-//! taken per round and the median over the rounds is reported (`report.rs`).
+//! On a shared machine the speed of everything drifts; a ratio of two figures from the same round
+//! drifts far less. So ratios are taken per round and the median over the rounds is reported
+//! (`report.rs`).
 //!
 //! Invariants
 //! - A peer that fails leaves its error in its series and takes no further part; the others go on.
-//! - Every whole series has the same number of rounds, so the n-th of one belongs beside the n-th of another.
+//! - Every whole series has the same number of rounds, so the n-th of one belongs beside the n-th
+//!   of another.
 //!
 //! Not here: reading CPU time (`measure/cpu.rs`), the exchange (`client/`).
 
@@ -62,7 +65,8 @@ struct Entrant {
     process: Process,
 }
 
-/// Runs `workload` against `peers`, each in a fresh process on `core`; `progress` is told what runs now.
+/// Runs `workload` against `peers`, each in a fresh process on `core`; `progress` is told what runs
+/// now.
 pub(crate) fn measure(
     workload: &Workload,
     peers: &[&'static Peer],

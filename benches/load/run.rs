@@ -1,4 +1,5 @@
-//! The order of things: read the arguments, pin the generator, measure each workload, print and record it.
+//! The order of things: read the arguments, pin the generator, measure each workload, print and
+//! record it.
 //!
 //! Invariants
 //! - Exit status 0 only if every peer answered every workload right.

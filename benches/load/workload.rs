@@ -1,8 +1,10 @@
-//! The table of workloads: what is asked, by how many connections, how much at once, on which cores.
+//! The table of workloads: what is asked, by how many connections, how much at once, on which
+//! cores.
 //!
-//! A workload fixes everything but the server. Its requests and the answers that are right are bytes made here, so that every
-//! peer gets the same ones. "One core" pins server and generator to the same core: no cross-core wake-ups, so the server's own
-//! work shows best. "Two cores" gives each its own.
+//! A workload fixes everything but the server. Its requests and the answers that are right are
+//! bytes made here, so that every peer gets the same ones. "One core" pins server and generator to
+//! the same core: no cross-core wake-ups, so the server's own work shows best. "Two cores" gives
+//! each its own.
 //!
 //! Invariants
 //! - The answer to a workload is the same bytes from every peer, heads aside.
@@ -15,7 +17,8 @@ use std::fmt::Write as _;
 /// Body of the answer to `GET /`.
 pub(crate) const HELLO: &str = "Hello, World!";
 
-/// Where the JSON field's value starts in [`json_body`]: servers without a JSON parser cut it out there.
+/// Where the JSON field's value starts in [`json_body`]: servers without a JSON parser cut it out
+/// there.
 pub(crate) const FIELD_AT: usize = br#"{"message":""#.len();
 
 /// Bytes of the JSON field's value, which is plain ASCII without escapes.
@@ -29,9 +32,11 @@ const JSON_LEN: usize = 1024;
 pub(crate) enum Kind {
     /// `GET /`, answered by [`HELLO`] as `text/plain`.
     Get,
-    /// `POST /field` with 1 KiB of JSON, answered by the value of its field `message` as `text/plain`.
+    /// `POST /field` with 1 KiB of JSON, answered by the value of its field `message` as
+    /// `text/plain`.
     PostJson,
-    /// A WebSocket message of so many bytes at `/echo`, answered by itself. Text if `binary` is false.
+    /// A WebSocket message of so many bytes at `/echo`, answered by itself. Text if `binary` is
+    /// false.
     Echo { bytes: usize, binary: bool },
 }
 
@@ -56,7 +61,8 @@ pub(crate) struct Workload {
     pub(crate) measure: Measure,
     pub(crate) kind: Kind,
     pub(crate) connections: usize,
-    /// Requests or messages sent at once on one connection; the next batch leaves when all are answered.
+    /// Requests or messages sent at once on one connection; the next batch leaves when all are
+    /// answered.
     pub(crate) in_flight: u32,
     /// 1: generator and server share a core. 2: one each.
     pub(crate) cores: u8,
@@ -177,7 +183,8 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     },
 ];
 
-/// The posted document: the field first, at [`FIELD_AT`], then members of each JSON type up to 1 KiB.
+/// The posted document: the field first, at [`FIELD_AT`], then members of each JSON type up to 1
+/// KiB.
 pub(crate) fn json_body() -> String {
     let mut body = format!(
         r#"{{"message":"{}","id":4711,"ratio":0.25,"active":true,"note":null,"items":["#,

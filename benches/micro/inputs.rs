@@ -1,7 +1,7 @@
 //! Request heads to parse: the shortest sensible one, a browser's, and one with many cookies.
 //!
-//! Their sizes are those that peers are compared at: 35 B, about 700 B, about 3 KB. Names, order and kinds of value are what
-//! current browsers send; the values are made up.
+//! Their sizes are those that peers are compared at: 35 B, about 700 B, about 3 KB. Names, order
+//! and kinds of value are what current browsers send; the values are made up.
 //!
 //! Not here: heads that break a rule, which nobody needs fast.
 

@@ -1,8 +1,9 @@
-//! Micro benches of the parts that every byte or every request passes: `cargo bench -p hukilau-benches --bench micro`.
+//! Micro benches of the parts that every byte or every request passes: `cargo bench -p
+//! hukilau-benches --bench micro`.
 //!
-//! Each part stands beside what others do for the same job, on the same input, in the same run. Before anything is measured, all
-//! are asked for their result and must agree. Inputs are warm in the first-level cache and the machine is not ours alone: read
-//! the ratios within a run.
+//! Each part stands beside what others do for the same job, on the same input, in the same run.
+//! Before anything is measured, all are asked for their result and must agree. Inputs are warm in
+//! the first-level cache and the machine is not ours alone: read the ratios within a run.
 //!
 //! Not here: whole servers (`load/`).
 

@@ -1,7 +1,8 @@
 //! Unmasking: `hukilau_core::ws` beside fastwebsockets, a plain loop over 32-bit words, and memcpy.
 //!
-//! tungstenite keeps its function private; it is a loop over aligned 32-bit words, for which the plain loop stands in. memcpy is
-//! the floor: the same bytes moved, nothing computed. Each at an aligned address and one byte beside it.
+//! tungstenite keeps its function private; it is a loop over aligned 32-bit words, for which the
+//! plain loop stands in. memcpy is the floor: the same bytes moved, nothing computed. Each at an
+//! aligned address and one byte beside it.
 //!
 //! Not here: masks that continue in the middle of a payload; they cost one rotation of the key.
 

@@ -1,6 +1,8 @@
-//! picohttpparser through its C interface, compiled with SSE4.2 (so x86-64 only) from the sources that `picohttpparser-sys` holds.
+//! picohttpparser through its C interface, compiled with SSE4.2 (so x86-64 only) from the sources
+//! that `picohttpparser-sys` holds.
 //!
-//! The array of headers is kept between calls, as a C program would: the parser writes an entry before it counts it.
+//! The array of headers is kept between calls, as a C program would: the parser writes an entry
+//! before it counts it.
 //!
 //! Not here: an idiomatic binding; this is a yardstick.
 
@@ -29,9 +31,10 @@ impl Parser {
         let (mut method, mut path): (*const c_char, *const c_char) = (ptr::null(), ptr::null());
         let (mut method_len, mut path_len, mut minor_version): (usize, usize, c_int) = (0, 0, 0);
         let mut count = self.headers.len();
-        // SAFETY: `head` is valid for `head.len()` bytes and `headers` for `count` entries; every out-pointer is to a live local.
-        // The parser reads only within the former and writes at most `count` entries of the latter. What it stores points into
-        // `head` and is never read here.
+        // SAFETY: `head` is valid for `head.len()` bytes and `headers` for `count` entries; every
+        // out-pointer is to a live local. The parser reads only within the former and writes at
+        // most `count` entries of the latter. What it stores points into `head` and is never read
+        // here.
         let len = unsafe {
             phr_parse_request(
                 head.as_ptr().cast(),

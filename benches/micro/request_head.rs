@@ -1,8 +1,9 @@
 //! Request heads: `hukilau_core::http1` beside httparse and picohttpparser.
 //!
-//! All get the whole head at once and room for 100 fields that is not cleared between calls, the fastest way to call each.
-//! They do not do the same: hukilau also judges framing, Host and Connection, and recognises the names that matter to a server;
-//! the others leave that to whoever calls them.
+//! All get the whole head at once and room for 100 fields that is not cleared between calls, the
+//! fastest way to call each. They do not do the same: hukilau also judges framing, Host and
+//! Connection, and recognises the names that matter to a server; the others leave that to whoever
+//! calls them.
 //!
 //! Not here: heads that arrive in pieces.
 

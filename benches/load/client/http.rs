@@ -1,10 +1,13 @@
-//! HTTP as the generator speaks it: one fixed request, and answers that must be 200 with the expected body. RFC 9112.
+//! HTTP as the generator speaks it: one fixed request, and answers that must be 200 with the
+//! expected body. RFC 9112.
 //!
-//! Sits under `client`: bytes in, a judgement out. The head is parsed by httparse in full each time, so a peer cannot win by
-//! answering less; only framing by Content-Length is accepted, which every peer can give for a fixed body.
+//! Sits under `client`: bytes in, a judgement out. The head is parsed by httparse in full each
+//! time, so a peer cannot win by answering less; only framing by Content-Length is accepted, which
+//! every peer can give for a fixed body.
 //!
 //! Invariants
-//! - A judgement depends only on the bytes at the front of the input: cutting the stream elsewhere changes nothing.
+//! - A judgement depends only on the bytes at the front of the input: cutting the stream elsewhere
+//!   changes nothing.
 //!
 //! Not here: sockets (`mod.rs`), the bodies (`workload.rs`).
 

@@ -1,8 +1,9 @@
 //! The generator: many connections, each with a batch of requests in flight, on one epoll instance.
 //!
-//! Closed loop: a connection sends its next batch when the last is answered whole. The generator has no runtime and one thread;
-//! it reads into one area and keeps bytes per connection only while an answer is incomplete, so that it stays far cheaper than
-//! what it measures. What the bytes mean is a `Dialect`: `http.rs` or `websocket.rs`.
+//! Closed loop: a connection sends its next batch when the last is answered whole. The generator
+//! has no runtime and one thread; it reads into one area and keeps bytes per connection only while
+//! an answer is incomplete, so that it stays far cheaper than what it measures. What the bytes mean
+//! is a `Dialect`: `http.rs` or `websocket.rs`.
 //!
 //! Invariants
 //! - `run` returns with no answer outstanding on any connection, or with an error.
@@ -37,11 +38,12 @@ const AREA_BYTES: usize = 256 * 1024;
 
 /// The bytes of a workload and the judgement of what comes back.
 pub(crate) trait Dialect {
-    /// Sent once when the connection opens: a handshake, or a first request. So that a listener's queue never overflows, each
-    /// connection waits for its answer.
+    /// Sent once when the connection opens: a handshake, or a first request. So that a listener's
+    /// queue never overflows, each connection waits for its answer.
     fn greeting(&self) -> &[u8];
 
-    /// Length of the whole and right answer to the greeting at the front of `input`; `None` if it is incomplete.
+    /// Length of the whole and right answer to the greeting at the front of `input`; `None` if it
+    /// is incomplete.
     fn check_greeting(&self, input: &[u8]) -> Result<Option<usize>, String>;
 
     /// The requests that are sent at once.

@@ -1,8 +1,9 @@
-//! WebSocket as the generator speaks it: a handshake, then one masked message over and over, echoed. RFC 6455.
+//! WebSocket as the generator speaks it: a handshake, then one masked message over and over,
+//! echoed. RFC 6455.
 //!
-//! Sits under `client`: bytes in, a judgement out. The frames of a batch are masked once, when the workload begins: the server
-//! has to unmask each anyway, the generator need not mask each. An echo must be one unfragmented, unmasked frame of the same
-//! kind and the same payload.
+//! Sits under `client`: bytes in, a judgement out. The frames of a batch are masked once, when the
+//! workload begins: the server has to unmask each anyway, the generator need not mask each. An echo
+//! must be one unfragmented, unmasked frame of the same kind and the same payload.
 //!
 //! Invariants
 //! - The length in a frame is the shortest form (§5.2), in both directions.

@@ -1,15 +1,19 @@
 //! CPU time of a process, from `/proc`.
 //!
-//! Two sources, for neither alone is enough. `/proc/PID/task/*/schedstat` gives the scheduler's own sum of run time in
-//! nanoseconds: exact, and without the time that a hypervisor took away. `/proc/PID/stat` tells user from system time, but on
-//! most kernels by sampling at the timer tick (4 ms at 250 Hz) and in units of 10 ms. So the total of each round comes from the
-//! first, and the *share* of user time from the second over all rounds together: some thousand samples, within 1 or 2 %.
+//! Two sources, for neither alone is enough. `/proc/PID/task/*/schedstat` gives the scheduler's own
+//! sum of run time in nanoseconds: exact, and without the time that a hypervisor took away.
+//! `/proc/PID/stat` tells user from system time, but on most kernels by sampling at the timer tick
+//! (4 ms at 250 Hz) and in units of 10 ms. So the total of each round comes from the first, and the
+//! *share* of user time from the second over all rounds together: some thousand samples, within 1
+//! or 2 %.
 //!
-//! Loopback packets are delivered within the sender's system call: a server's time includes the delivery of its answers, and the
-//! generator's the delivery of its requests. Both hold for every peer alike.
+//! Loopback packets are delivered within the sender's system call: a server's time includes the
+//! delivery of its answers, and the generator's the delivery of its requests. Both hold for every
+//! peer alike.
 //!
 //! Invariants
-//! - Read while the process is idle: the scheduler books a running thread's time only when it stops or at the tick.
+//! - Read while the process is idle: the scheduler books a running thread's time only when it stops
+//!   or at the tick.
 //! - Threads that ended are not counted; the peers here keep theirs.
 //!
 //! Not here: memory.
@@ -67,7 +71,8 @@ fn first_number(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// Fields 14 and 15 of `/proc/PID/stat`, counted from the last parenthesis: the name before it may hold anything.
+/// Fields 14 and 15 of `/proc/PID/stat`, counted from the last parenthesis: the name before it may
+/// hold anything.
 fn ticks(stat: &str) -> Option<(u64, u64)> {
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut fields = after_name.split_ascii_whitespace().skip(11);

@@ -43,7 +43,8 @@ pub(crate) fn kernel() -> String {
         .into_owned()
 }
 
-/// The congestion control that new TCP connections get: it is part of what the kernel costs per packet.
+/// The congestion control that new TCP connections get: it is part of what the kernel costs per
+/// packet.
 pub(crate) fn congestion_control() -> String {
     let path = "/proc/sys/net/ipv4/tcp_congestion_control";
     fs::read_to_string(path).map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())

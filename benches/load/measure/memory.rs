@@ -1,7 +1,7 @@
 //! Resident memory of a process, from `/proc/PID/smaps_rollup`.
 //!
-//! `/proc/PID/status` would be simpler, but its counters are batched per thread and can be 256 KiB off: 50 bytes for each of
-//! 5,000 connections.
+//! `/proc/PID/status` would be simpler, but its counters are batched per thread and can be 256 KiB
+//! off: 50 bytes for each of 5,000 connections.
 //!
 //! Not here: memory of the kernel for its side of a socket, which no server can change.
 

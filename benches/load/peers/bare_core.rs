@@ -1,7 +1,8 @@
 //! hukilau-core as a peer: the reactor driven from Rust, no script between.
 //!
-//! Settings: the default limits, timeouts and strictness, nothing turned off. Bodies are collected. The JSON field is cut out at
-//! its known place, as the floor does: JSON is no part of core, so that workload says what posting costs, not parsing.
+//! Settings: the default limits, timeouts and strictness, nothing turned off. Bodies are collected.
+//! The JSON field is cut out at its known place, as the floor does: JSON is no part of core, so
+//! that workload says what posting costs, not parsing.
 //!
 //! Invariants
 //! - The same routes, fields and bodies as every peer (`workload.rs`).

@@ -1,12 +1,14 @@
 //! The floor: what the kernel alone costs. A minimal single-threaded epoll server.
 //!
-//! It is deliberately no server: it believes every client, knows only the harness's requests, and does the least that gives the
-//! right bytes. One `recv` per readiness, one `send` for everything that arrived, a fixed head. What another peer costs beyond
-//! it is that peer's own work.
+//! It is deliberately no server: it believes every client, knows only the harness's requests, and
+//! does the least that gives the right bytes. One `recv` per readiness, one `send` for everything
+//! that arrived, a fixed head. What another peer costs beyond it is that peer's own work.
 //!
 //! - `GET`: counts `CRLF CRLF` (so pipelining is answered) and sends as many copies of the answer.
-//! - `POST`: finds the end of the head, skips to the field's known place, answers with its bytes; nothing is parsed.
-//! - WebSocket: after a handshake, unmasks in place and echoes whatever part of a frame has come (`floor_echo.rs`).
+//! - `POST`: finds the end of the head, skips to the field's known place, answers with its bytes;
+//!   nothing is parsed.
+//! - WebSocket: after a handshake, unmasks in place and echoes whatever part of a frame has come
+//!   (`floor_echo.rs`).
 //!
 //! Invariants
 //! - A connection with unsent bytes is not read from until they are gone.
@@ -199,7 +201,8 @@ impl Floor {
 type Fixed<'a> = (&'a [u8], &'a [u8]);
 
 impl Connection {
-    /// The answer to `area[HEADROOM..end]`: in `area` where that is the input transformed, else in `out`.
+    /// The answer to `area[HEADROOM..end]`: in `area` where that is the input transformed, else in
+    /// `out`.
     fn answer<'a>(
         &mut self,
         area: &'a mut [u8],

@@ -1,13 +1,16 @@
-//! The floor's WebSocket: turns masked client frames into unmasked echoes where they lie. RFC 6455 §5.2.
+//! The floor's WebSocket: turns masked client frames into unmasked echoes where they lie. RFC 6455
+//! §5.2.
 //!
-//! Beside `floor.rs`. A frame is never collected and hardly ever copied: its payload is unmasked in place, and the echo's header,
-//! four bytes shorter, is written right before it. Only when one read brought several frames do the later ones move up, to close
-//! those gaps of four. Control frames would be echoed like any other, for the generator sends none.
+//! Beside `floor.rs`. A frame is never collected and hardly ever copied: its payload is unmasked in
+//! place, and the echo's header, four bytes shorter, is written right before it. Only when one read
+//! brought several frames do the later ones move up, to close those gaps of four. Control frames
+//! would be echoed like any other, for the generator sends none.
 //!
 //! Invariants
 //! - The echo does not depend on how the input is cut.
 //! - At most one incomplete header (13 bytes) is kept between calls.
-//! - Output never overtakes input: an echo is shorter than its frame, and [`HEADROOM`] makes up for a header kept earlier.
+//! - Output never overtakes input: an echo is shorter than its frame, and [`HEADROOM`] makes up for
+//!   a header kept earlier.
 //!
 //! Not here: checks of any kind; the floor believes its client.
 
@@ -72,7 +75,8 @@ impl EchoStream {
         self.payload_left -= payload.len();
     }
 
-    /// Takes header bytes from the front and returns how many; `header_len` is 0 once the header is whole.
+    /// Takes header bytes from the front and returns how many; `header_len` is 0 once the header is
+    /// whole.
     fn take_header(&mut self, input: &[u8]) -> usize {
         let taken = input.len().min(HEADER_LEN_MAX - self.header_len);
         self.header[self.header_len..self.header_len + taken].copy_from_slice(&input[..taken]);

@@ -1,8 +1,10 @@
 //! hyper as a peer: http1 on a current-thread tokio runtime, as its own examples build a server.
 //!
-//! Settings: TCP_NODELAY, keep-alive, one task per connection, no timer (its examples' optional head timeout is left out, in its
-//! favour), vectored writes left to its default. `pipeline_flush` is measured as a peer of its own: it is off by default and its
-//! documentation calls it experimental. The JSON document goes through serde_json into a struct that borrows its one field.
+//! Settings: TCP_NODELAY, keep-alive, one task per connection, no timer (its examples' optional
+//! head timeout is left out, in its favour), vectored writes left to its default. `pipeline_flush`
+//! is measured as a peer of its own: it is off by default and its documentation calls it
+//! experimental. The JSON document goes through serde_json into a struct that borrows its one
+//! field.
 //!
 //! Invariants
 //! - The same routes, fields and bodies as every peer (`workload.rs`).

@@ -1,7 +1,8 @@
 //! The servers that are compared, and what is said about each.
 //!
-//! A peer is a process. Those compiled in run as `load serve NAME`; the others are programs that `process.rs` starts. Each binds
-//! a port of 127.0.0.1 that the system chooses and prints one line `listening PORT`.
+//! A peer is a process. Those compiled in run as `load serve NAME`; the others are programs that
+//! `process.rs` starts. Each binds a port of 127.0.0.1 that the system chooses and prints one line
+//! `listening PORT`.
 //!
 //! Invariants
 //! - A peer that cannot run here is reported with its reason, never left out in silence.
@@ -114,8 +115,8 @@ impl Peer {
     }
 }
 
-/// Builds the programs among `peers` that are not part of this executable. A peer that cannot run is taken from the list and
-/// returned with the reason.
+/// Builds the programs among `peers` that are not part of this executable. A peer that cannot run
+/// is taken from the list and returned with the reason.
 pub(crate) fn prepare(peers: &mut Vec<&'static Peer>) -> Vec<(&'static Peer, String)> {
     if !peers.iter().any(|peer| peer.is_script()) {
         return Vec::new();

@@ -6,8 +6,8 @@
 //!                         └── exec ──▶ PROGRAM ARGS…               prints "listening PORT"
 //! ```
 //!
-//! Core and death signal survive `exec`, so programs that know nothing of the harness are pinned and ended like the others, and
-//! nothing here needs to run between `fork` and `exec`.
+//! Core and death signal survive `exec`, so programs that know nothing of the harness are pinned
+//! and ended like the others, and nothing here needs to run between `fork` and `exec`.
 //!
 //! Invariants
 //! - Dropping a `Process` ends the child and collects it.

@@ -1,7 +1,9 @@
-//! hukilau with a Luau handler as a peer: finds the binary `huki`, and builds it if it is not there or not of today.
+//! hukilau with a Luau handler as a peer: finds the binary `huki`, and builds it if it is not there
+//! or not of today.
 //!
-//! The harness asks cargo for it, into the same target folder and in the same profile as itself, so that the figures belong to
-//! the sources beside it. When all is built already that takes a fraction of a second.
+//! The harness asks cargo for it, into the same target folder and in the same profile as itself, so
+//! that the figures belong to the sources beside it. When all is built already that takes a
+//! fraction of a second.
 //!
 //! Not here: starting it (`process.rs`), what it serves (`benches/luau/`).
 

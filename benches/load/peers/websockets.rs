@@ -1,11 +1,13 @@
 //! The WebSocket libraries of Rust as peers: tungstenite, fastwebsockets, tokio-websockets.
 //!
-//! Each is the echo server of its own examples, on tokio's current-thread runtime, with TCP_NODELAY and the library's default
-//! settings. tungstenite's example forwards the stream into the sink, which flushes once the stream has nothing ready; the
-//! others' examples send message by message, which flushes each.
+//! Each is the echo server of its own examples, on tokio's current-thread runtime, with TCP_NODELAY
+//! and the library's default settings. tungstenite's example forwards the stream into the sink,
+//! which flushes once the stream has nothing ready; the others' examples send message by message,
+//! which flushes each.
 //!
 //! Invariants
-//! - Errors of a connection end that connection and are printed; the harness closing its end is none.
+//! - Errors of a connection end that connection and are printed; the harness closing its end is
+//!   none.
 //!
 //! Not here: HTTP (`hyper.rs`).
 
@@ -105,7 +107,8 @@ where
     })
 }
 
-/// Prints why a connection ended, unless it is that the harness closed it: it does so without a closing handshake.
+/// Prints why a connection ended, unless it is that the harness closed it: it does so without a
+/// closing handshake.
 fn report(name: &str, error: &dyn std::error::Error) {
     let text = error.to_string();
     let is_plain_close = [

@@ -10,13 +10,14 @@ use crate::workload::{WORKLOADS, Workload};
 
 /// Shown for `--help` and with each misuse.
 pub(crate) const USAGE: &str = "\
-usage: load [quick] [WORKLOAD…] [--peers NAME,…] [--rounds N] [--round-ms N] [--list]
+usage: load [quick] [WORKLOAD…] [--peers NAME,…] [--rounds N] [--round-ms N] [--latency] [--list]
 
   quick          fewer and shorter rounds: a glance, not a figure to quote
   WORKLOAD       by name; none: all of them
   --peers        only these; floor and hyper are always measured, for the ratios
   --rounds N     interleaved rounds per workload
   --round-ms N   milliseconds per peer and round
+  --latency      percentiles too, of a closed loop at full load
   --list         print workloads and peers";
 
 /// What the command line asks for.
@@ -38,12 +39,19 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Args,
             round: Duration::from_millis(500),
             warm_up: Duration::from_millis(200),
             samples: 5,
+            latencies: false,
         },
         lists: false,
     };
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "quick" => args.plan = quick(),
+            "quick" => {
+                args.plan = Plan {
+                    latencies: args.plan.latencies,
+                    ..quick()
+                };
+            }
+            "--latency" => args.plan.latencies = true,
             "all" => args.workloads = WORKLOADS.iter().collect(),
             "--list" => args.lists = true,
             "--help" | "-h" => return Err(USAGE.to_owned()),
@@ -71,6 +79,7 @@ fn quick() -> Plan {
         round: Duration::from_millis(200),
         warm_up: Duration::from_millis(100),
         samples: 3,
+        latencies: false,
     }
 }
 

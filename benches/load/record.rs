@@ -14,6 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::client::latency::Histogram;
 use crate::fresh::Samples;
 use crate::measure::machine;
 use crate::peers::Peer;
@@ -76,7 +77,12 @@ impl Record {
                 }
                 Err(error) => format!(r#""error":{}"#, quoted(error)),
             };
-            let outcome = format!(r#""round_ms":{},{outcome}"#, plan.round.as_millis());
+            let latencies = series
+                .latencies
+                .as_ref()
+                .map_or_else(String::new, latency_member);
+            let round_ms = plan.round.as_millis();
+            let outcome = format!(r#""round_ms":{round_ms},{latencies}{outcome}"#);
             self.line(workload, series.peer, &outcome)?;
         }
         Ok(())
@@ -112,6 +118,24 @@ impl Record {
         )?;
         self.file.flush()
     }
+}
+
+/// Percentiles in nanoseconds, as a member with its comma.
+fn latency_member(latencies: &Histogram) -> String {
+    let ns = |per_mille| {
+        latencies
+            .percentile(per_mille)
+            .unwrap_or_default()
+            .as_nanos()
+    };
+    format!(
+        r#""latency_ns":{{"p50":{},"p90":{},"p99":{},"p999":{},"max":{}}},"#,
+        ns(500),
+        ns(900),
+        ns(990),
+        ns(999),
+        ns(1000)
+    )
 }
 
 /// A JSON string.

@@ -121,6 +121,30 @@ pub(crate) fn table(workload: &Workload, all: &[Series]) -> String {
     text
 }
 
+/// Percentiles of one workload's latencies, if they were recorded.
+pub(crate) fn latency_table(all: &[Series]) -> String {
+    let mut text = String::new();
+    for series in all {
+        let Some(latencies) = &series.latencies else {
+            continue;
+        };
+        if text.is_empty() {
+            let _ = writeln!(
+                text,
+                "  {:<16} {:>9} {:>9} {:>9} {:>9} {:>9}",
+                "latency, us", "50 %", "90 %", "99 %", "99.9 %", "longest"
+            );
+        }
+        let _ = write!(text, "  {:<16}", series.peer.name);
+        for per_mille in [500, 900, 990, 999, 1000] {
+            let latency = latencies.percentile(per_mille).unwrap_or_default();
+            let _ = write!(text, " {:>9.1}", latency.as_secs_f64() * 1e6);
+        }
+        text.push('\n');
+    }
+    text
+}
+
 /// The table of a workload that is sampled once per process.
 pub(crate) fn samples_table(workload: &Workload, all: &[Samples]) -> String {
     let unit = if workload.measure == Measure::Start {

@@ -22,6 +22,7 @@
 use std::time::Duration;
 
 use crate::client::Client;
+use crate::client::latency::Histogram;
 use crate::measure::cpu::{CpuTime, cpu_time};
 use crate::peers::Peer;
 use crate::peers::process::Process;
@@ -35,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) warm_up: Duration,
     /// Fresh processes per peer, for what is sampled once per process (`fresh.rs`).
     pub(crate) samples: usize,
+    /// Whether latencies are recorded.
+    pub(crate) latencies: bool,
 }
 
 /// One peer's part of one round.
@@ -57,6 +60,8 @@ impl Round {
 pub(crate) struct Series {
     pub(crate) peer: &'static Peer,
     pub(crate) outcome: Result<Vec<Round>, String>,
+    /// Of all rounds together, if asked for.
+    pub(crate) latencies: Option<Histogram>,
 }
 
 /// A peer that takes part.
@@ -82,6 +87,7 @@ pub(crate) fn measure(
         series.push(Series {
             peer,
             outcome: entrant.as_ref().map(|_| Vec::new()).map_err(Clone::clone),
+            latencies: None,
         });
         entrants.push(entrant.ok());
     }
@@ -108,6 +114,11 @@ pub(crate) fn measure(
             }
         }
     }
+    for (series, entrant) in series.iter_mut().zip(&entrants) {
+        series.latencies = entrant
+            .as_ref()
+            .and_then(|entrant| entrant.client.latencies().cloned());
+    }
     series
 }
 
@@ -121,6 +132,9 @@ fn enter(
     let client = Client::connect(process.port, workload)?;
     let mut entrant = Entrant { client, process };
     entrant.run(plan.warm_up)?;
+    if plan.latencies {
+        entrant.client.record_latencies();
+    }
     Ok(entrant)
 }
 

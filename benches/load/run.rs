@@ -105,7 +105,7 @@ fn measure(
     let (table, recorded, is_whole) = if workload.measure == Measure::CpuTime {
         let series = rounds::measure(workload, &peers, args.plan, core, &mut progress);
         (
-            report::table(workload, &series),
+            report::table(workload, &series) + &report::latency_table(&series),
             record.append(workload, args.plan, &series),
             series.iter().all(|series| series.outcome.is_ok()),
         )

@@ -13,6 +13,7 @@
 //! Not here: which peer runs when (`rounds.rs`), CPU time (`measure/`).
 
 mod http;
+pub(crate) mod latency;
 mod websocket;
 
 pub(crate) use websocket::accept_key;
@@ -20,10 +21,11 @@ pub(crate) use websocket::accept_key;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
 
+use self::latency::Histogram;
 use crate::measure::clock;
 use crate::workload::{Kind, Workload};
 
@@ -79,12 +81,16 @@ pub(crate) struct Client {
     area: Vec<u8>,
     dialect: Box<dyn Dialect>,
     in_flight: u32,
+    /// What the answers took, if that is asked for: it costs a look at the clock per batch.
+    latencies: Option<Histogram>,
 }
 
 struct Connection {
     socket: TcpStream,
     /// Bytes of the batch that the socket has not taken yet.
     unsent: usize,
+    /// When the batch began; kept up only while latencies are recorded.
+    began: Instant,
     /// Answers owed by the peer.
     due: u32,
     /// The front of an incomplete answer.
@@ -104,6 +110,7 @@ impl Client {
             area: vec![0; AREA_BYTES],
             dialect: dialect(workload),
             in_flight: workload.in_flight,
+            latencies: None,
         };
         for index in 0..workload.connections {
             let socket = greet(port, client.dialect.as_ref())
@@ -121,6 +128,7 @@ impl Client {
         self.connections.push(Connection {
             socket,
             unsent: 0,
+            began: clock::now(),
             due: 0,
             rest: Vec::new(),
             awaits_room: false,
@@ -164,6 +172,9 @@ impl Client {
                     let answered = self.read(index)?;
                     answers += u64::from(answered);
                     if answered > 0 && self.connections[index].due == 0 {
+                        if let Some(latencies) = &mut self.latencies {
+                            latencies.record(self.connections[index].began.elapsed());
+                        }
                         if is_time_up {
                             owing -= 1;
                         } else {
@@ -177,7 +188,20 @@ impl Client {
         Ok(Tally { answers, wall })
     }
 
+    /// Records from now on what the answers of a batch take.
+    pub(crate) fn record_latencies(&mut self) {
+        self.latencies = Some(Histogram::new());
+    }
+
+    /// What was recorded, if [`record_latencies`](Self::record_latencies) asked for it.
+    pub(crate) fn latencies(&self) -> Option<&Histogram> {
+        self.latencies.as_ref()
+    }
+
     fn start_batch(&mut self, index: usize) -> Result<(), String> {
+        if self.latencies.is_some() {
+            self.connections[index].began = clock::now();
+        }
         self.connections[index].due = self.in_flight;
         self.connections[index].unsent = self.dialect.batch().len();
         self.write(index)

@@ -49,6 +49,9 @@ pub(crate) enum Call {
 
 const CALLS: usize = 5;
 
+/// Polls in a row that may neither wait nor lead to a call. More is a loop that burns a core.
+const IDLE_POLLS_MAX: u32 = 100;
+
 /// Something that will happen at some time.
 #[derive(Clone, Copy, Debug)]
 enum Happening {
@@ -98,6 +101,9 @@ pub(crate) struct World {
     services: Vec<(Endpoint, Script)>,
     closed_tokens: Vec<u64>,
     calls: [u64; CALLS],
+    /// Calls made before the last poll, and how many polls in a row neither waited nor led to one.
+    calls_before: u64,
+    idle_polls: u32,
     fault: Option<(Call, u64, ErrorKind)>,
     transcript: String,
     woken: Arc<Woken>,
@@ -143,6 +149,8 @@ impl<const DRAINS: bool> SimNet<DRAINS> {
             services: Vec::new(),
             closed_tokens: Vec::new(),
             calls: [0; CALLS],
+            calls_before: 0,
+            idle_polls: 0,
             fault: None,
             transcript: String::new(),
             woken: Arc::default(),
@@ -194,6 +202,22 @@ impl<const DRAINS: bool> SimNet<DRAINS> {
         self.world().now
     }
 
+    /// Adds a line to the transcript.
+    pub(crate) fn note(&self, line: std::fmt::Arguments<'_>) {
+        self.world().note(line);
+    }
+
+    /// The end of the transcript, for a test that has failed: perhaps in the middle of a call.
+    pub(crate) fn last_lines(&self, count: usize) -> String {
+        let Ok(world) = self.0.try_borrow() else {
+            return "failed inside the simulation".to_owned();
+        };
+        let lines: Vec<&str> = world.transcript.lines().collect();
+        let short = |line: &&str| line.chars().take(200).collect::<String>();
+        let tail = lines[lines.len().saturating_sub(count)..].iter();
+        tail.map(short).collect::<Vec<_>>().join("\n")
+    }
+
     /// What happened so far, a line each.
     pub(crate) fn transcript(&self) -> Ref<'_, str> {
         Ref::map(self.0.borrow(), |world| world.transcript.as_str())
@@ -237,6 +261,7 @@ impl<const DRAINS: bool> Net for SimNet<DRAINS> {
     fn poll(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()> {
         ready.clear();
         let mut world = self.world();
+        world.watch_for_spinning(timeout);
         let until = timeout.map(|timeout| world.now + timeout);
         let (jumps, jump_max) = (world.options.clock_jump, world.options.clock_jump_max);
         if world.dice.chance(jumps) {
@@ -377,6 +402,14 @@ impl World {
             Ok(count) => self.note(format_args!("{link} {call} {count}")),
             Err(error) => self.note(format_args!("{link} {call} {:?}", error.kind())),
         }
+    }
+
+    fn watch_for_spinning(&mut self, timeout: Option<Duration>) {
+        let calls = self.calls.iter().sum();
+        let is_idle = timeout == Some(Duration::ZERO) && calls == self.calls_before;
+        self.idle_polls = if is_idle { self.idle_polls + 1 } else { 0 };
+        self.calls_before = calls;
+        assert!(self.idle_polls < IDLE_POLLS_MAX, "the loop spins");
     }
 
     /// Counts a call and lets it fail if it is the one that shall; or be interrupted.

@@ -46,7 +46,7 @@ pub(crate) enum Step {
     /// Goes on once it has received so many bytes in all, or nothing more can come.
     AwaitBytes(usize),
     /// Goes on once what it has received contains these bytes, or nothing more can come.
-    AwaitText(&'static [u8]),
+    AwaitText(Vec<u8>),
     /// Finishes its side, and goes on receiving.
     HalfClose,
     /// Leaves: finishes, and answers anything that still comes with a reset.
@@ -130,6 +130,8 @@ pub(super) struct Link {
     pub(super) peer_was_reset: bool,
 
     script: Script,
+    /// Bytes of `received` in which an awaited text does not begin.
+    searched: usize,
     peer_reads: bool,
     peer_left: bool,
     /// A `Pause` is under way.
@@ -171,14 +173,16 @@ impl Link {
 
 impl World {
     pub(super) fn open_link(&mut self, script: Script, stage: Stage) -> LinkId {
+        // Not too small: a link of a few bytes a second misses deadlines, and rightly so.
         let most = self.options.socket_buffer_max;
+        let buffer_bytes_max = most / 16 + self.dice.up_to(most - most / 16);
         self.links.push(Link {
             stage,
             dials: None,
             token: None,
             pending: None,
             armed: (true, true),
-            buffer_bytes_max: self.dice.up_to(most),
+            buffer_bytes_max,
             outgoing: VecDeque::new(),
             peer_finishes: false,
             carries: false,
@@ -193,6 +197,7 @@ impl World {
             peer_saw_end: false,
             peer_was_reset: false,
             script,
+            searched: 0,
             peer_reads: true,
             peer_left: false,
             pauses: false,
@@ -466,8 +471,12 @@ impl World {
             }
             Step::AwaitBytes(count) => return link.received.len() >= *count || is_over,
             Step::AwaitText(text) => {
-                let mut windows = link.received.windows(text.len());
-                return windows.any(|window| window == *text) || is_over;
+                // What was looked at before is not looked at again: bodies are long.
+                let unseen = &link.received[link.searched..];
+                let found = unseen.windows(text.len()).any(|window| window == *text);
+                let seen = (link.received.len() + 1).saturating_sub(text.len());
+                link.searched = if found { 0 } else { seen };
+                return found || is_over;
             }
             Step::HalfClose => link.peer_finishes = true,
             Step::Close => {

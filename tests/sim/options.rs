@@ -23,7 +23,8 @@ pub(crate) struct SimOptions {
     pub(crate) turn_time_max: Duration,
     /// Most bytes that arrive at once; each piece is of random length up to it.
     pub(crate) piece_max: usize,
-    /// Bytes that the system buffers for a socket, in each direction; random up to it.
+    /// Bytes that the system buffers for a socket, in each direction; random between a
+    /// sixteenth of it and all.
     pub(crate) socket_buffer_max: usize,
     /// A read returns less than there is.
     pub(crate) short_read: PerMille,

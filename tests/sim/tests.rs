@@ -184,7 +184,7 @@ fn a_peer_may_leave_in_the_middle() {
             let mut net = SimNet::<false>::new(seed, SimOptions::tricky());
             let steps = [
                 Step::Send(bytes(9_000)),
-                Step::AwaitText(&[1, 2, 3]),
+                Step::AwaitText(vec![1, 2, 3]),
                 last.clone(),
             ];
             let peer = net.dial_in(&here(), Duration::ZERO, Script::new(steps));

@@ -111,6 +111,11 @@ impl Pipeline {
         Exchange(number)
     }
 
+    /// The exchange whose answer goes straight to the wire.
+    pub(super) fn front(&self) -> Exchange {
+        Exchange(self.next_answer)
+    }
+
     /// Exchanges opened and not finished.
     pub(super) fn in_flight(&self) -> u32 {
         self.next_request.wrapping_sub(self.next_answer)

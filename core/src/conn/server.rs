@@ -231,6 +231,11 @@ impl ServerConn {
         self.deadline
     }
 
+    /// The exchange whose answer leaves next; answers to later ones are held.
+    pub fn front(&self) -> Exchange {
+        self.pipeline.front()
+    }
+
     /// Bytes of answers that wait for the answers before them.
     pub fn held_bytes(&self) -> usize {
         self.pipeline.held_bytes()

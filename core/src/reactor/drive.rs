@@ -23,7 +23,7 @@ use super::ListenerKey;
 use super::conns::ConnKey;
 use super::inbox::{Cause, Inbox};
 use crate::buffer::{PooledBuf, SendBuffer};
-use crate::conn::{Appetite, Deadline, Driver, Pressure, WsConn};
+use crate::conn::{Appetite, Deadline, Driver, Exchange, Pressure, WsConn};
 use crate::limits::Limits;
 use crate::transport::{Net, Peer, ReadOutcome, Transport, WriteOutcome};
 use std::io;
@@ -39,6 +39,17 @@ pub(super) enum Phase {
     Open,
     Finishing,
     Lingering,
+}
+
+/// Which of the application's sendings was told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pressed {
+    No,
+    /// What goes straight to the wire.
+    Front,
+    /// An answer held behind that of an exchange whose number ends in this byte: with at most 64
+    /// in flight, that tells it from the others.
+    Behind(u8),
 }
 
 /// One connection as the reactor knows it.
@@ -70,8 +81,8 @@ pub(super) struct Connection<S> {
     stalled: bool,
     /// The application does not want input.
     pub(super) held: bool,
-    /// `Pressure::High` was answered, so `Writable` is owed.
-    pressed: bool,
+    /// What `Pressure::High` was answered to, and so when `Writable` is owed.
+    pressed: Pressed,
     /// The driver became a WebSocket, so `Open` is owed.
     opened: bool,
     /// A completion has been delivered, so `Closed` is owed.
@@ -131,7 +142,7 @@ impl<S> Connection<S> {
             eof_told: false,
             stalled: false,
             held: false,
-            pressed: false,
+            pressed: Pressed::No,
             opened: false,
             announced: false,
             cut: false,
@@ -272,8 +283,8 @@ impl<S> Connection<S> {
             self.announced = true;
             cx.inbox.deliver_open(key);
         }
-        if self.pressed && self.waiting_bytes() < self.limits.out_bytes_low as usize {
-            self.pressed = false;
+        if self.is_relieved() {
+            self.pressed = Pressed::No;
             cx.inbox.deliver_writable(key);
         }
         if self.cut {
@@ -416,13 +427,55 @@ impl<S> Connection<S> {
         }
     }
 
-    /// Whether the application should go on sending; remembers that it was told to stop.
-    pub(super) fn pressure(&mut self) -> Pressure {
-        if self.waiting_bytes() > self.limits.out_bytes_high as usize {
-            self.pressed = true;
-            Pressure::High
+    /// Whether the application should go on sending, on `exchange` or on the WebSocket; remembers
+    /// that it was told to stop.
+    ///
+    /// An answer whose turn it is must not be stopped for what is held behind it: that cannot
+    /// leave before it.
+    pub(super) fn pressure(&mut self, exchange: Option<Exchange>) -> Pressure {
+        let front = self.front();
+        let is_held = match (exchange, front) {
+            // Numbers wrap; what lies ahead is less than half their range away.
+            (Some(exchange), Some(front)) => {
+                (1..1 << 31).contains(&exchange.0.wrapping_sub(front.0))
+            }
+            _ => false,
+        };
+        let waits = if is_held {
+            self.waiting_bytes()
         } else {
-            Pressure::Low
+            self.out.len()
+        };
+        if waits <= self.limits.out_bytes_high as usize {
+            return Pressure::Low;
+        }
+        self.pressed = match (self.pressed, front) {
+            (Pressed::No, Some(front)) if is_held => Pressed::Behind(low_byte(front)),
+            (Pressed::Behind(before), _) if is_held => Pressed::Behind(before),
+            _ => Pressed::Front,
+        };
+        Pressure::High
+    }
+
+    /// Whether what was told to stop may go on.
+    fn is_relieved(&self) -> bool {
+        let low = self.limits.out_bytes_low as usize;
+        match self.pressed {
+            Pressed::No => false,
+            Pressed::Front => self.out.len() < low,
+            // It may be its turn now.
+            Pressed::Behind(front) if self.front().map(low_byte) != Some(front) => {
+                self.out.len() < low
+            }
+            Pressed::Behind(_) => self.waiting_bytes() < low,
+        }
+    }
+
+    /// The exchange whose answer leaves next.
+    fn front(&self) -> Option<Exchange> {
+        match &self.driver {
+            Driver::Server(server) => Some(server.front()),
+            Driver::WebSocket(_) => None,
         }
     }
 
@@ -434,4 +487,8 @@ impl<S> Connection<S> {
         };
         self.out.len() + held
     }
+}
+
+fn low_byte(exchange: Exchange) -> u8 {
+    exchange.0.to_le_bytes()[0]
 }

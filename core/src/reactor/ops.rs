@@ -89,7 +89,7 @@ impl<N: Net> Reactor<N> {
         exchange: Exchange,
         response: &Response<'_>,
     ) -> Result<Pressure, Misuse> {
-        self.answer(conn, |server, out, now| {
+        self.answer(conn, exchange, |server, out, now| {
             server.respond(exchange, response, now, out)
         })
     }
@@ -104,7 +104,7 @@ impl<N: Net> Reactor<N> {
         exchange: Exchange,
         response: &Response<'_>,
     ) -> Result<Pressure, Misuse> {
-        self.answer(conn, |server, out, _| {
+        self.answer(conn, exchange, |server, out, _| {
             server.begin_response(exchange, response, out)
         })
     }
@@ -120,7 +120,7 @@ impl<N: Net> Reactor<N> {
         exchange: Exchange,
         piece: &[u8],
     ) -> Result<Pressure, Misuse> {
-        self.answer(conn, |server, out, _| {
+        self.answer(conn, exchange, |server, out, _| {
             server.write_body(exchange, piece, out)
         })
     }
@@ -130,7 +130,7 @@ impl<N: Net> Reactor<N> {
     /// # Errors
     /// [`Misuse::Gone`], or as [`ServerConn::finish_body`].
     pub fn finish_body(&mut self, conn: ConnKey, exchange: Exchange) -> Result<Pressure, Misuse> {
-        self.answer(conn, |server, out, now| {
+        self.answer(conn, exchange, |server, out, now| {
             server.finish_body(exchange, now, out)
         })
     }
@@ -181,7 +181,7 @@ impl<N: Net> Reactor<N> {
     ) -> Result<Pressure, Misuse> {
         let connection = self.roomy_conn(conn)?;
         websocket(&mut connection.driver)?.send(kind, payload, &mut connection.out)?;
-        let pressure = connection.pressure();
+        let pressure = connection.pressure(None);
         self.touch(conn);
         Ok(pressure)
     }
@@ -293,6 +293,7 @@ impl<N: Net> Reactor<N> {
     fn answer(
         &mut self,
         conn: ConnKey,
+        exchange: Exchange,
         write: impl FnOnce(&mut ServerConn, &mut SendBuffer, Instant) -> Result<(), Misuse>,
     ) -> Result<Pressure, Misuse> {
         let now = self.now;
@@ -302,7 +303,7 @@ impl<N: Net> Reactor<N> {
         };
         write(server, &mut connection.out, now)?;
         connection.switch(now);
-        let pressure = connection.pressure();
+        let pressure = connection.pressure(Some(exchange));
         self.touch(conn);
         Ok(pressure)
     }

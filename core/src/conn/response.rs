@@ -13,7 +13,7 @@
 use super::Misuse;
 use super::pipeline::{Answer, Asked};
 use crate::buffer::SendBuffer;
-use crate::http1::{Version, token, write};
+use crate::http1::{token, write};
 use core::cell::Cell;
 
 /// An answer, borrowed from the application until the call returns.
@@ -69,9 +69,7 @@ impl FieldPlan {
     pub(super) fn of(fields: &[(&[u8], &[u8])]) -> Result<Self, Misuse> {
         let mut plan = Self::default();
         for (name, value) in fields {
-            if !token::is_field_name(name) || !token::is_field_value(value) {
-                return Err(Misuse::InvalidField);
-            }
+            write::check_field(name, value).map_err(|_| Misuse::InvalidField)?;
             match managed(name) {
                 Managed::No => {}
                 Managed::Date => plan.dated = true,
@@ -193,29 +191,29 @@ pub(super) fn write_head(
     persistence: Persistence,
     date: &SharedDate,
 ) {
-    // One reservation for all of it, so that a small answer is one piece of memory.
+    // One reservation for all of it: a small answer is one piece of memory.
     let field_bytes: usize = response
         .fields
         .iter()
         .map(|(name, value)| name.len() + value.len() + 4)
         .sum();
-    out.tail(HEAD_BYTES + field_bytes);
-    write::status_line(out, Version::Http11, response.status);
+    let tail = out.tail(HEAD_BYTES + field_bytes);
+    write::status_line(tail, response.status);
     if !fields.dated {
-        write::date(out, &date.get());
+        write::date(tail, &date.get());
     }
     for (name, value) in response.fields {
         if matches!(
             managed(name),
             Managed::No | Managed::Date | Managed::Upgrade
         ) {
-            write::line(out, name, value);
+            write::field(tail, name, value);
         }
     }
     match plan {
         BodyPlan::Nothing | BodyPlan::UntilClose => {}
-        BodyPlan::Length(length) => write::content_length(out, length),
-        BodyPlan::Chunked => write::line(out, b"Transfer-Encoding", b"chunked"),
+        BodyPlan::Length(length) => write::content_length(tail, length),
+        BodyPlan::Chunked => write::field(tail, b"Transfer-Encoding", b"chunked"),
     }
     let connection: &[u8] = match (persistence, fields.upgrade) {
         (Persistence::Implied, false) => b"",
@@ -226,7 +224,7 @@ pub(super) fn write_head(
         (Persistence::Close, true) => b"close, upgrade",
     };
     if !connection.is_empty() {
-        write::line(out, b"Connection", connection);
+        write::field(tail, b"Connection", connection);
     }
-    write::end_of_head(out);
+    write::end_of_head(tail);
 }

@@ -9,7 +9,6 @@
 //!
 //! Not here: which fields a response must have (`conn/server.rs`), the date's text (`date.rs`).
 
-use super::Version;
 use super::token::{is_field_name, is_field_value};
 use crate::buffer::SendBuffer;
 use core::fmt;
@@ -29,17 +28,16 @@ impl core::error::Error for InvalidField {}
 /// Begins a response: `HTTP/1.1 200 OK`. RFC 9112 §4.
 ///
 /// The status is written as three digits; the caller has checked that it has three.
-pub fn status_line(out: &mut SendBuffer, version: Version, status: u16) {
+pub fn status_line(tail: &mut Vec<u8>, status: u16) {
     debug_assert!((100..=999).contains(&status), "a status has three digits");
-    let reason = reason_phrase(status);
-    let tail = out.tail(15 + reason.len());
-    tail.extend_from_slice(match version {
-        Version::Http10 => b"HTTP/1.0 ",
-        Version::Http11 => b"HTTP/1.1 ",
-    });
+    if status == 200 {
+        // Most answers: one copy of known length.
+        return tail.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
     let digit = |unit: u16| b'0' + (status / unit % 10).to_le_bytes()[0];
+    tail.extend_from_slice(b"HTTP/1.1 ");
     tail.extend_from_slice(&[digit(100), digit(10), digit(1), b' ']);
-    tail.extend_from_slice(reason.as_bytes());
+    tail.extend_from_slice(reason_phrase(status).as_bytes());
     tail.extend_from_slice(b"\r\n");
 }
 
@@ -110,33 +108,44 @@ pub const fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
-/// Writes one field line. RFC 9112 §5.
+/// Writes one field line, whose name and value [`check_field`] has found valid. RFC 9112 §5.
+pub(crate) fn field(tail: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    tail.extend_from_slice(name);
+    tail.extend_from_slice(b": ");
+    tail.extend_from_slice(value);
+    tail.extend_from_slice(b"\r\n");
+}
+
+/// Whether a field may be written as it is. RFC 9110 §5.1, §5.5.
 ///
 /// # Errors
-/// [`InvalidField`] if the name is no token or the value has a control byte; then nothing is
-/// written.
-pub fn field(out: &mut SendBuffer, name: &[u8], value: &[u8]) -> Result<(), InvalidField> {
-    if !is_field_name(name) || !is_field_value(value) {
-        return Err(InvalidField);
+/// [`InvalidField`] if the name is no token or the value has a control byte.
+pub fn check_field(name: &[u8], value: &[u8]) -> Result<(), InvalidField> {
+    if is_field_name(name) && is_field_value(value) {
+        Ok(())
+    } else {
+        Err(InvalidField)
     }
-    line(out, name, value);
-    Ok(())
 }
 
 /// Writes `Content-Length`. RFC 9110 §8.6.
-pub fn content_length(out: &mut SendBuffer, len: u64) {
+pub fn content_length(tail: &mut Vec<u8>, len: u64) {
     let (digits, start) = decimal_digits(len);
-    line(out, b"Content-Length", &digits[start..]);
+    tail.extend_from_slice(b"Content-Length: ");
+    tail.extend_from_slice(&digits[start..]);
+    tail.extend_from_slice(b"\r\n");
 }
 
 /// Writes `Date` from its text, which `date.rs` makes. RFC 9110 §6.6.1.
-pub fn date(out: &mut SendBuffer, text: &[u8; 29]) {
-    line(out, b"Date", text);
+pub fn date(tail: &mut Vec<u8>, text: &[u8; 29]) {
+    tail.extend_from_slice(b"Date: ");
+    tail.extend_from_slice(text);
+    tail.extend_from_slice(b"\r\n");
 }
 
 /// Ends the field section with the empty line. RFC 9112 §2.1.
-pub fn end_of_head(out: &mut SendBuffer) {
-    out.append(b"\r\n");
+pub fn end_of_head(tail: &mut Vec<u8>) {
+    tail.extend_from_slice(b"\r\n");
 }
 
 /// Writes `bytes` as one chunk; nothing if there are none. RFC 9112 §7.1.
@@ -155,15 +164,6 @@ pub fn chunk(out: &mut SendBuffer, bytes: &[u8]) {
 /// Ends a chunked body, without trailers. RFC 9112 §7.1.
 pub fn last_chunk(out: &mut SendBuffer) {
     out.append(b"0\r\n\r\n");
-}
-
-/// Writes a field line whose name and value are known to be valid.
-pub(crate) fn line(out: &mut SendBuffer, name: &[u8], value: &[u8]) {
-    let tail = out.tail(name.len() + value.len() + 4);
-    tail.extend_from_slice(name);
-    tail.extend_from_slice(b": ");
-    tail.extend_from_slice(value);
-    tail.extend_from_slice(b"\r\n");
 }
 
 /// `value` in decimal: the digits stand at the end of the array, from the offset given.
@@ -208,19 +208,18 @@ mod tests {
 
     #[test]
     fn rfc9112_4_a_status_line_has_its_space_even_without_a_phrase() {
-        let line = |status| written(|out| status_line(out, Version::Http11, status));
+        let line = |status| written(|out| status_line(out.tail(64), status));
         assert_eq!(line(200), b"HTTP/1.1 200 OK\r\n");
         assert_eq!(
             line(431),
             b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
         );
         assert_eq!(line(299), b"HTTP/1.1 299 \r\n");
-        let old = written(|out| status_line(out, Version::Http10, 404));
-        assert_eq!(old, b"HTTP/1.0 404 Not Found\r\n");
+        assert_eq!(line(404), b"HTTP/1.1 404 Not Found\r\n");
     }
 
     #[test]
-    fn a_field_that_would_split_the_response_is_refused_whole() {
+    fn a_field_that_would_split_the_response_is_refused() {
         let bad: [(&[u8], &[u8]); 7] = [
             (b"", b"x"),
             (b"a b", b"x"),
@@ -231,10 +230,15 @@ mod tests {
             (b"a\r\n", b"x"),
         ];
         for (name, value) in bad {
-            let bytes = written(|out| assert_eq!(field(out, name, value), Err(InvalidField)));
-            assert_eq!(bytes, b"", "{name:?}: {value:?}");
+            assert_eq!(
+                check_field(name, value),
+                Err(InvalidField),
+                "{name:?}: {value:?}"
+            );
         }
-        let good = written(|out| assert_eq!(field(out, b"X-A", b"caf\xc3\xa9\t1"), Ok(())));
+        let (name, value): (&[u8], &[u8]) = (b"X-A", b"caf\xc3\xa9\t1");
+        assert_eq!(check_field(name, value), Ok(()));
+        let good = written(|out| field(out.tail(64), name, value));
         assert_eq!(good, b"X-A: caf\xc3\xa9\t1\r\n");
     }
 
@@ -262,7 +266,7 @@ mod tests {
             let text = format!("{value:x}");
             prop_assert_eq!(&digits[start..], text.as_bytes());
             let line = format!("Content-Length: {value}\r\n");
-            prop_assert_eq!(written(|out| content_length(out, value)), line.as_bytes());
+            prop_assert_eq!(written(|out| content_length(out.tail(64), value)), line.as_bytes());
         }
     }
 }

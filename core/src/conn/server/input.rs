@@ -98,11 +98,13 @@ impl ServerConn {
             && self.settings.collect_bodies
             && length > limits.body_bytes_max
         {
+            self.open_refused(&head);
             return Err(Violation::BodyTooLarge.into());
         }
         head.upgrades_to_websocket &= self.settings.websocket && head.framing == Framing::None;
         let upgrade = if head.upgrades_to_websocket {
-            let offer = handshake::check_upgrade(&log.view(&head, input))?;
+            let offer = handshake::check_upgrade(&log.view(&head, input))
+                .inspect_err(|_| self.open_refused(&head))?;
             let deflate = DeflateOffer::first(offer.extensions());
             Some((handshake::accept_key(offer.key), deflate))
         } else {
@@ -135,13 +137,16 @@ impl ServerConn {
         }
     }
 
+    /// Opens the exchange of a request that is refused although its head is whole, so that the
+    /// refusal of a HEAD has no body (RFC 9110 §9.3.2).
+    fn open_refused(&mut self, head: &RequestHead) {
+        let exchange = self.pipeline.open(asked(head));
+        self.state = self.body_state(exchange, BodyLeft::Length(0));
+    }
+
     /// Opens an exchange for a request just parsed.
     fn open(&mut self, head: &RequestHead, out: &mut SendBuffer) -> Exchange {
-        let asked = Asked {
-            head: head.method == Method::Head,
-            http10: head.version == Version::Http10,
-        };
-        let exchange = self.pipeline.open(asked);
+        let exchange = self.pipeline.open(asked(head));
         if !head.keeps_alive || self.is_draining {
             self.pipeline.close_after(exchange);
         }
@@ -264,11 +269,22 @@ impl ServerConn {
             body,
         };
         let plan = BodyPlan::Length(body.len() as u64);
+        let bodiless = response::is_bodiless(status, self.pipeline.asked(exchange));
         let slot = self.pipeline.slot(exchange, out);
         let fields = FieldPlan::of(&fields).unwrap_or_default();
         let date = &self.settings.date;
         response::write_head(slot.out, &response, fields, plan, Persistence::Close, date);
-        slot.out.append(body);
+        if !bodiless {
+            slot.out.append(body);
+        }
         self.pipeline.finish(exchange, out);
+    }
+}
+
+/// What the answer to the request with this head needs to know of it.
+fn asked(head: &RequestHead) -> Asked {
+    Asked {
+        head: head.method == Method::Head,
+        http10: head.version == Version::Http10,
     }
 }

@@ -1,0 +1,211 @@
+//! The conformance record: every case of `core/testdata` is played to a connection and its log
+//! compared. `core/testdata/README.md` explains the notation.
+//!
+//! A case is played whole, byte by byte, and cut in two at every offset (at a sample of them where
+//! it is long), each time to a fresh connection; all logs must be equal. With `UPDATE` set in the
+//! environment, logs are rewritten instead of compared, and the diff is the review.
+
+mod connection;
+mod frames;
+mod markdown;
+mod notation;
+mod output;
+mod responses;
+mod settings;
+
+use connection::Connection;
+use hukilau_core::violation::Violation;
+use markdown::{Case, Document};
+use notation::{Action, Step};
+use responses::Responses;
+use settings::Settings;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Inputs up to this length are cut at every offset.
+const CUT_EVERYWHERE_MAX: usize = 400;
+/// Longer ones near both ends, and at this many places between.
+const CUT_SAMPLE: usize = 24;
+/// How near.
+const CUT_ENDS: usize = 32;
+
+fn testdata() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata")
+}
+
+/// Something that receives bytes and writes a log.
+trait Machine {
+    /// The peer sends `bytes`.
+    fn receive(&mut self, bytes: &[u8]);
+    /// Something else happens, after all that the peer has sent so far.
+    fn act(&mut self, action: &Action);
+    /// The log, which does not depend on how the input was cut.
+    fn finish(self: Box<Self>) -> String;
+}
+
+/// Plays `script` to a fresh connection, with a cut at each of `cuts`, which ascend.
+fn play(settings: &Settings, script: &[Step], cuts: impl Iterator<Item = usize>) -> String {
+    let mut machine: Box<dyn Machine> = if settings.is_responses {
+        Box::new(Responses::new(settings))
+    } else {
+        Box::new(Connection::new(settings))
+    };
+    let mut cuts = cuts.peekable();
+    let mut offset = 0;
+    for step in script {
+        let bytes = match step {
+            Step::Bytes(bytes) => bytes,
+            Step::Act(action) => {
+                machine.act(action);
+                continue;
+            }
+        };
+        let mut start = 0;
+        while let Some(cut) = cuts.next_if(|cut| *cut < offset + bytes.len()) {
+            let cut = cut.saturating_sub(offset);
+            machine.receive(&bytes[start..cut]);
+            start = cut;
+        }
+        machine.receive(&bytes[start..]);
+        offset += bytes.len();
+    }
+    machine.finish()
+}
+
+/// The log of `case`, or what is wrong with the case whatever its log.
+fn log_of(case: &Case) -> Result<String, String> {
+    let settings = Settings::parse(&case.language, &case.info)?;
+    let script = settings.parse_input(&case.input)?;
+    let len: usize = script.iter().map(Step::len).sum();
+    let whole = play(&settings, &script, std::iter::empty());
+    let check = |log: String, how: &str| {
+        if log == whole {
+            Ok(())
+        } else {
+            Err(format!(
+                "{how} it has another log:\n{}",
+                difference(&whole, &log)
+            ))
+        }
+    };
+    check(play(&settings, &script, 1..len), "byte by byte")?;
+    for cut in (1..len).filter(|cut| is_cut_at(*cut, len)) {
+        let log = play(&settings, &script, std::iter::once(cut));
+        check(log, &format!("cut at {cut}"))?;
+    }
+    Ok(whole)
+}
+
+fn is_cut_at(cut: usize, len: usize) -> bool {
+    len <= CUT_EVERYWHERE_MAX
+        || cut < CUT_ENDS
+        || len - cut < CUT_ENDS
+        || cut.is_multiple_of(len / CUT_SAMPLE)
+}
+
+/// Both texts line by line: `-` what was recorded, `+` what happened.
+fn difference(recorded: &str, happened: &str) -> String {
+    let (old, new): (Vec<_>, Vec<_>) = (recorded.lines().collect(), happened.lines().collect());
+    let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let mut text = String::new();
+    for line in &old[..same] {
+        let _ = writeln!(text, "    {line}");
+    }
+    for line in &old[same..] {
+        let _ = writeln!(text, "  - {line}");
+    }
+    for line in &new[same..] {
+        let _ = writeln!(text, "  + {line}");
+    }
+    text
+}
+
+/// Plays all cases of the Markdown files in `folder`; at least `least` must be there.
+#[track_caller]
+fn check_folder(folder: &str, least: usize) {
+    let update = std::env::var_os("UPDATE").is_some();
+    let (mut count, mut complaints) = (0, String::new());
+    for path in markdown::files(&testdata().join(folder)) {
+        let text = fs::read_to_string(&path).expect("transcripts are UTF-8");
+        let mut document =
+            Document::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        for case in document.cases_mut() {
+            count += 1;
+            match log_of(case) {
+                Ok(log) if update => case.log = Some(log),
+                Ok(log) if case.log.as_deref() == Some(&log) => {}
+                outcome => {
+                    let what = outcome.map_or_else(
+                        |wrong| wrong,
+                        |log| difference(case.log.as_deref().unwrap_or(""), &log),
+                    );
+                    let (title, section) = (&case.title, &case.section);
+                    let _ = writeln!(
+                        complaints,
+                        "{}: {title} ({section})\n{what}",
+                        path.display()
+                    );
+                }
+            }
+        }
+        if update {
+            let rewritten = document.text();
+            if rewritten != text {
+                fs::write(&path, rewritten).expect("transcripts can be rewritten");
+            }
+        }
+    }
+    assert!(complaints.is_empty(), "\n{complaints}");
+    assert!(
+        count >= least,
+        "{count} cases in {folder}, expected {least}"
+    );
+}
+
+#[test]
+fn http1_is_spoken_as_recorded() {
+    check_folder("http1", 460);
+}
+
+#[test]
+fn websocket_is_spoken_as_recorded() {
+    check_folder("ws", 190);
+}
+
+#[test]
+fn each_case_has_a_title_of_its_own_and_a_section() {
+    let mut titles = std::collections::BTreeSet::new();
+    for folder in ["http1", "ws"] {
+        for path in markdown::files(&testdata().join(folder)) {
+            let text = fs::read_to_string(&path).expect("transcripts are UTF-8");
+            let mut document = Document::parse(&text).expect("the other tests parse it");
+            for case in document.cases_mut() {
+                let section = case.section.strip_prefix("RFC ");
+                assert!(section.is_some(), "{}: no RFC section", case.title);
+                assert!(titles.insert(case.title.clone()), "twice: {}", case.title);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_violation_is_recorded_and_no_other() {
+    let mut recorded = std::collections::BTreeSet::new();
+    for folder in ["http1", "ws"] {
+        for path in markdown::files(&testdata().join(folder)) {
+            let text = fs::read_to_string(&path).expect("transcripts are UTF-8");
+            let violations = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("violation "));
+            let names = violations.map(|line| line.split(' ').next().unwrap_or(line).to_owned());
+            recorded.extend(names);
+        }
+    }
+    let mut all: Vec<_> = Violation::ALL.iter().map(|known| known.name()).collect();
+    all.sort_unstable();
+    assert!(
+        all.iter().eq(&recorded),
+        "recorded {recorded:?}, known {all:?}"
+    );
+}

@@ -44,15 +44,16 @@ fn xor_avx2(payload: &mut [u8], key: [u8; 4]) {
 /// Words, then what is left. Plain enough for the compiler to choose the vectors.
 #[inline(always)]
 fn xor(payload: &mut [u8], key: [u8; 4]) {
-    let [a, b, c, d] = key;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let [a, b, c, _] = key;
+    let half_key = u32::from_ne_bytes(key);
+    let wide = u64::from(half_key) << 32 | u64::from(half_key);
     let (words, tail) = payload.as_chunks_mut();
     for word in words {
         *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
     }
     let (halves, tail) = tail.as_chunks_mut();
     if let [half] = halves {
-        *half = (u32::from_ne_bytes(*half) ^ u32::from_ne_bytes(key)).to_ne_bytes();
+        *half = (u32::from_ne_bytes(*half) ^ half_key).to_ne_bytes();
     }
     // Three at most, without a loop: short messages are the usual ones.
     match tail {

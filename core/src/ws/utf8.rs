@@ -13,7 +13,7 @@
 use crate::violation::Violation;
 
 /// Below this many bytes looking for a set high bit first costs less than calling the validator.
-const SHORT_BYTES_MAX: usize = 64;
+const SHORT_BYTES_MAX: usize = 256;
 
 /// The state between two pieces of a text: the begun character, if the cut fell inside one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

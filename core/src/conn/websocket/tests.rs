@@ -197,6 +197,7 @@ fn refuses(settings: &WsSettings, input: &[u8], want: &[Seen], violation: Violat
 }
 
 mod deflate;
+mod differential;
 mod properties;
 
 use Opcode::{Binary, Close, Continuation, Ping, Pong, Text};

@@ -39,7 +39,7 @@ const SEEDS: u64 = 120;
 const TURNS_MAX: usize = 200_000;
 
 /// Everything that decides a run.
-struct Scene {
+pub(crate) struct Scene {
     seed: u64,
     options: SimOptions,
     clients: Vec<Client>,
@@ -52,7 +52,7 @@ struct Scene {
 }
 
 /// What a run leaves behind.
-struct Rest {
+pub(crate) struct Rest {
     causes: BTreeMap<String, usize>,
     transcript: String,
     /// When the last connection went.
@@ -159,7 +159,7 @@ fn run<const DRAINS: bool>(scene: &Scene) -> Rest {
 }
 
 /// Under either kind of readiness, by the seed.
-fn run_either(scene: &Scene) -> Rest {
+pub(crate) fn run_either(scene: &Scene) -> Rest {
     if scene.seed.is_multiple_of(2) {
         run::<true>(scene)
     } else {
@@ -180,7 +180,7 @@ fn seeds() -> Range<u64> {
 }
 
 /// Peers that keep the rules or are told that they do not, on a network that loses nothing.
-fn fair_scene(seed: u64) -> Scene {
+pub(crate) fn fair_scene(seed: u64) -> Scene {
     let mut dice = Dice::new(seed);
     let client = |number| match dice.below(6) {
         0 => clients::refused(&mut dice),
@@ -198,7 +198,7 @@ fn fair_scene(seed: u64) -> Scene {
 }
 
 /// Peers of all kinds on a network that breaks things, and an application that cuts and drains.
-fn rough_scene(seed: u64) -> Scene {
+pub(crate) fn rough_scene(seed: u64) -> Scene {
     let mut dice = Dice::new(seed);
     let client = |number| match dice.below(3) {
         0 => clients::refused(&mut dice),

@@ -20,13 +20,17 @@
 //!   said goodbye hears only the goodbye it gets back. (WHATWG WebSockets §4 does the same.)
 //! - Data that goes out never postpones a deadline: only what the peer sends shows that it lives.
 //!
-//! Not here: the upgrade (`ws/handshake.rs`), high-water marks of `out` (`reactor/`).
+//! Not here: settings (`websocket/settings.rs`), the upgrade (`ws/handshake.rs`), high-water marks
+//! of `out` (`reactor/`).
+
+mod settings;
+
+pub use settings::WsSettings;
 
 use super::{Appetite, Deadline, Event, EventLog, Misuse, Payload};
 use crate::buffer::{SendBuffer, Span};
-use crate::limits::Limits;
 use crate::violation::Violation;
-use crate::ws::deflate::{Deflate, DeflateParams, DeflateSettings};
+use crate::ws::deflate::{Deflate, DeflateParams};
 use crate::ws::frame::{CONTROL_PAYLOAD_BYTES_MAX, HEADER_BYTES_MAX, encode_header};
 use crate::ws::mask::{MaskKeys, apply_mask};
 use crate::ws::message::{MessageDecoder, MessageRules, Received};
@@ -40,53 +44,6 @@ use std::time::Instant;
 /// Unsent bytes from which on pings are no longer answered one by one: of those that one segment
 /// holds, the last is (RFC 6455 §5.5.3). A peer that pings and does not read gains nothing by it.
 const PONG_BACKLOG_BYTES: usize = 16 * 1024;
-
-/// Silence before a ping. Well below the minute after which most proxies drop a quiet connection.
-const PING_INTERVAL: Duration = Duration::from_secs(25);
-
-/// Wait for an answer to it. Generous, as a busy script answers late.
-const PONG_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How the connections of one listener, or one client, behave. Shared by all of them.
-#[derive(Clone, Debug)]
-pub struct WsSettings {
-    /// Which end we are.
-    pub role: Role,
-    /// Bytes of one message, assembled and inflated. Over it: 1009.
-    pub message_bytes_max: u32,
-    /// Fragments of one message before its bytes must have earned more, one for each 16 bytes.
-    /// Over it: 1008.
-    pub fragments_max: u32,
-    /// Time without a byte from the peer, pongs included. Then 1001 and `Deadline::Idle`.
-    /// None by default: pings find the dead.
-    pub idle_timeout: Option<Duration>,
-    /// Time without a byte from the peer before it is pinged. Default 25 s.
-    pub ping_interval: Option<Duration>,
-    /// Time after such a ping without a byte from the peer. Then 1011 and `Deadline::Ping`.
-    /// Default 30 s. Without it, pings go on, one each `ping_interval`.
-    pub pong_timeout: Option<Duration>,
-    /// Time after our close frame for the peer to finish its side. Then `Deadline::Close`.
-    pub linger_timeout: Duration,
-    /// permessage-deflate, for connections that agree to it. None by default: it costs more memory
-    /// and time than all the rest of a connection. RFC 7692.
-    pub deflate: Option<DeflateSettings>,
-}
-
-impl WsSettings {
-    /// The defaults for `role`, within `limits`.
-    pub fn new(role: Role, limits: &Limits) -> Self {
-        Self {
-            role,
-            message_bytes_max: limits.message_bytes_max,
-            fragments_max: limits.fragments_max,
-            idle_timeout: None,
-            ping_interval: Some(PING_INTERVAL),
-            pong_timeout: Some(PONG_TIMEOUT),
-            linger_timeout: limits.linger_timeout,
-            deflate: None,
-        }
-    }
-}
 
 /// How far the connection's life has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -108,8 +108,30 @@ impl Facts {
     }
 
     /// Judges the head of a request. RFC 9112 §6.3, in the case of requests.
-    #[inline]
+    #[inline(always)]
     pub(super) fn judge_request(
+        self,
+        method: Method,
+        target: &[u8],
+        version: Version,
+    ) -> Result<RequestVerdict, Violation> {
+        let is_http11 = version == Version::Http11;
+        // Nearly always the origin-form, which suits all methods but one.
+        let is_origin_form = target.first() == Some(&b'/') && method != Method::Connect;
+        let says_nothing = self.broken == 0 && self.heard & !KEEP_ALIVE == HOST;
+        if says_nothing && is_origin_form && is_http11 {
+            // What is below would come to the same; most requests need not go there.
+            return Ok(RequestVerdict {
+                framing: Framing::None,
+                keeps_alive: true,
+                expects_continue: false,
+                upgrades_to_websocket: false,
+            });
+        }
+        self.judge_request_in_full(method, target, version)
+    }
+
+    fn judge_request_in_full(
         mut self,
         method: Method,
         target: &[u8],

@@ -177,15 +177,41 @@ impl FieldName {
         }
     }
 
-    /// `id` if `token` is `lower` but for case. Bit 5 tells a letter's case; of the other token
-    /// bytes none becomes a letter or a hyphen when it is set.
+    /// `id` if `token` is `lower` but for case; both have the same length, 4 to 24 bytes.
     #[inline(always)]
     fn if_equal<const N: usize>(token: &[u8], lower: &[u8; N], id: Self) -> Self {
-        let equal = token.first_chunk::<N>().is_some_and(|token| {
-            let pairs = token.iter().zip(lower);
-            pairs.fold(0, |differ, (byte, want)| differ | (byte | 0x20) ^ want) == 0
-        });
+        // Words from both ends, which may overlap.
+        let equal = match N {
+            4..8 => {
+                same_letters::<4>(token.first_chunk(), lower.first_chunk())
+                    && same_letters::<4>(token.last_chunk(), lower.last_chunk())
+            }
+            8..=24 => {
+                let middle = |bytes: &'_ [u8]| bytes.get(8..16)?.first_chunk().copied();
+                same_letters::<8>(token.first_chunk(), lower.first_chunk())
+                    && same_letters::<8>(token.last_chunk(), lower.last_chunk())
+                    && (N <= 16
+                        || same_letters::<8>(middle(token).as_ref(), middle(lower).as_ref()))
+            }
+            _ => token.eq_ignore_ascii_case(lower),
+        };
         if equal { id } else { Self::Other }
+    }
+}
+
+/// Whether `token` is `lower` but for case. Bit 5 tells a letter's case; of the other token bytes
+/// none becomes a letter or a hyphen when it is set.
+#[inline(always)]
+fn same_letters<const N: usize>(token: Option<&[u8; N]>, lower: Option<&[u8; N]>) -> bool {
+    let word = |bytes: &[u8; N]| {
+        let mut word = [0; 8];
+        word[..N].copy_from_slice(bytes);
+        u64::from_le_bytes(word)
+    };
+    let case = u64::from_le_bytes([0x20; 8]);
+    match (token, lower) {
+        (Some(token), Some(lower)) => word(token) | case == word(lower) | case,
+        _ => false,
     }
 }
 

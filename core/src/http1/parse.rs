@@ -42,20 +42,52 @@ pub fn parse_request(
     limits: &Limits,
     fields: &mut Vec<Field>,
 ) -> Result<Option<RequestHead>, Violation> {
-    let head_bytes_max = limits.head_bytes_max as usize;
-    let visible = input.get(..head_bytes_max).unwrap_or(input);
     // A head begun earlier: not worth a try until the scanner has seen its end.
-    if !progress.is_fresh() && !scan(input, visible, progress, limits)? {
+    if !progress.is_fresh() && !scan(input, visible(input, limits), progress, limits)? {
         return Ok(None);
     }
+    simd::parse_request(input, progress, limits, fields)
+}
+
+/// [`parse_request`] behind its first question. All in one function for each set of instructions,
+/// so that the head is put together where the caller wants it.
+#[inline(always)]
+pub(super) fn parse_request_with<L: Lanes>(
+    lanes: L,
+    input: &[u8],
+    progress: &mut HeadProgress,
+    limits: &Limits,
+    fields: &mut Vec<Field>,
+) -> Result<Option<RequestHead>, Violation> {
+    let visible = visible(input, limits);
     let first_field = fields.len();
-    if let Some(clean) = simd::clean_head(visible, limits, fields) {
-        return clean.judge(visible, first_field, fields).map(Some);
+    match clean_head(lanes, visible, limits, fields) {
+        Some(clean) => clean.judge(visible, first_field, fields).map(Some),
+        None => {
+            fields.truncate(first_field);
+            scan_unclean(input, visible, progress, limits).map(|()| None)
+        }
     }
-    fields.truncate(first_field);
+}
+
+/// What of `input` may belong to the head.
+#[inline(always)]
+fn visible<'a>(input: &'a [u8], limits: &Limits) -> &'a [u8] {
+    input.get(..limits.head_bytes_max as usize).unwrap_or(input)
+}
+
+/// Lets the scanner say what the fast path has no opinion on: `Ok` if the head is incomplete.
+#[cold]
+#[inline(never)]
+fn scan_unclean(
+    input: &[u8],
+    visible: &[u8],
+    progress: &mut HeadProgress,
+    limits: &Limits,
+) -> Result<(), Violation> {
     let whole = scan(input, visible, progress, limits)?;
     debug_assert!(!whole, "the scanner accepts a head that the parser refuses");
-    Ok(None)
+    Ok(())
 }
 
 /// Parses the head of a response to a request with `request_method`; as [`parse_request`] does
@@ -72,8 +104,7 @@ pub fn parse_response(
     limits: &Limits,
     fields: &mut Vec<Field>,
 ) -> Result<Option<ResponseHead>, Violation> {
-    let head_bytes_max = limits.head_bytes_max as usize;
-    let visible = input.get(..head_bytes_max).unwrap_or(input);
+    let visible = visible(input, limits);
     progress.expect_status_line();
     if !progress.is_fresh() && !scan(input, visible, progress, limits)? {
         return Ok(None);
@@ -95,9 +126,7 @@ pub fn parse_response(
         }));
     }
     fields.truncate(first_field);
-    let whole = scan(input, visible, progress, limits)?;
-    debug_assert!(!whole, "the scanner accepts a head that the parser refuses");
-    Ok(None)
+    scan_unclean(input, visible, progress, limits).map(|()| None)
 }
 
 /// Lets the scanner see what is new. True if the head is whole.
@@ -126,6 +155,7 @@ pub(super) struct CleanHead {
 }
 
 impl CleanHead {
+    #[inline(always)]
     fn judge(
         self,
         input: &[u8],
@@ -174,7 +204,7 @@ fn clean_response(
     #[cfg(test)]
     looked_at(input.len());
     let (line, fields_at) = clean_status_line(input)?;
-    let (facts, len) = simd::clean_fields(input, fields_at, limits.fields_max, fields)?;
+    let (facts, len) = simd::clean_fields_from(input, fields_at, limits.fields_max, fields)?;
     Some((line, facts, len))
 }
 
@@ -315,17 +345,22 @@ pub(super) fn clean_head<L: Lanes>(
     #[cfg(test)]
     looked_at(input.len());
     let (method, method_len) = method_at_front(lanes, input)?;
+    let mut line_ends = Controls::new(lanes, input);
+    let line_end = line_ends.next_line_end()?;
+    let (version, target_end) = version_before(input, line_end)?;
     let target_at = method_len + 1;
-    let target_len = lanes.target_len(input, input.get(target_at as usize..)?);
-    if target_len == 0 || target_len > limits.target_bytes_max {
+    let target_len = target_end.checked_sub(target_at)?;
+    // What follows the target is no byte of one, so the run of its bytes does not reach beyond.
+    let run_len = lanes.target_len(input, input.get(target_at as usize..)?);
+    if target_len == 0 || run_len != target_len || target_len > limits.target_bytes_max {
         return None;
     }
-    let (version, fields_at) = version_and_line_end(input, target_at + target_len)?;
-    let (facts, len) = clean_fields(lanes, input, fields_at, limits.fields_max, fields)?;
+    let fields_at = line_end + 2;
+    let (facts, len) = clean_fields(line_ends, fields_at, limits.fields_max, fields)?;
     Some(CleanHead {
         method,
         method_span: between(0, method_len),
-        target: between(target_at, target_at + target_len),
+        target: between(target_at, target_end),
         version,
         facts,
         len,
@@ -360,33 +395,49 @@ fn method_at_front<L: Lanes>(lanes: L, input: &[u8]) -> Option<(Method, u32)> {
     Some((Method::of(input.get(..len as usize)?), len))
 }
 
-/// The version behind a target that ends at `at`, and where the next line begins.
+/// The version of a request line whose CR is at `line_end`, and where the target before it ends.
 #[inline(always)]
-fn version_and_line_end(input: &[u8], at: u32) -> Option<(Version, u32)> {
-    let next_line = at + 11;
-    if has(input, at, b" HTTP/1.1\r\n") {
-        return Some((Version::Http11, next_line));
+fn version_before(input: &[u8], line_end: u32) -> Option<(Version, u32)> {
+    let target_end = line_end.checked_sub(9)?;
+    let text = input.get(target_end as usize..)?.first_chunk::<9>()?;
+    let version = match text {
+        _ if text == b" HTTP/1.1" => Version::Http11,
+        [b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'] => Version::Http10,
+        [b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => Version::Http11,
+        _ => return None,
+    };
+    Some((version, target_end))
+}
+
+/// Parses field lines from the offset `at` of `input` up to the empty line, for heads whose start
+/// line is parsed otherwise.
+#[inline(always)]
+pub(super) fn clean_fields_from<L: Lanes>(
+    lanes: L,
+    input: &[u8],
+    at: u32,
+    fields_max: u16,
+    fields: &mut Vec<Field>,
+) -> Option<(Facts, u32)> {
+    let mut line_ends = Controls::new(lanes, input);
+    // That of the start line.
+    let line_end = line_ends.next_line_end()?;
+    if line_end + 2 != at {
+        return None;
     }
-    if has(input, at, b" HTTP/1.0\r\n") {
-        return Some((Version::Http10, next_line));
-    }
-    let later = has(input, at, b" HTTP/1.")
-        && matches!(input.get(at as usize + 8), Some(b'2'..=b'9'))
-        && has(input, at + 9, b"\r\n");
-    later.then_some((Version::Http11, next_line))
+    clean_fields(line_ends, at, fields_max, fields)
 }
 
 /// Parses field lines from `at` up to the empty line. The facts they state, and the head's end.
 #[inline(always)]
-pub(super) fn clean_fields<L: Lanes>(
-    lanes: L,
-    input: &[u8],
+fn clean_fields<L: Lanes>(
+    mut line_ends: Controls<'_, L>,
     mut at: u32,
     fields_max: u16,
     fields: &mut Vec<Field>,
 ) -> Option<(Facts, u32)> {
+    let (lanes, input) = (line_ends.lanes, line_ends.input);
     let mut facts = Facts::default();
-    let mut line_ends = Controls::new(lanes, input, at)?;
     let mut left = fields_max;
     loop {
         let line = input.get(at as usize..)?;
@@ -399,11 +450,7 @@ pub(super) fn clean_fields<L: Lanes>(
             return None;
         }
         left = left.checked_sub(1)?;
-        let end = line_ends.next()?;
-        if !has(input, end, b"\r\n") {
-            return None;
-        }
-        line_ends.skip_lf();
+        let end = line_ends.next_line_end()?;
         let value = trimmed(input, at + name_len + 1, end)?;
         let id = FieldName::of(name);
         fields.push(Field {
@@ -475,18 +522,17 @@ struct Controls<'a, L> {
 }
 
 impl<'a, L: Lanes> Controls<'a, L> {
-    /// Begins at `from`. `None` if the input ends before.
     #[inline(always)]
-    fn new(lanes: L, input: &'a [u8], from: u32) -> Option<Self> {
+    fn new(lanes: L, input: &'a [u8]) -> Self {
         let mut controls = Self {
             lanes,
             input,
-            rest: input.get(from as usize..)?,
-            block: from.wrapping_sub(BLOCK_BITS),
+            rest: input,
+            block: 0_u32.wrapping_sub(BLOCK_BITS),
             bits: 0,
         };
         controls.next_block();
-        Some(controls)
+        controls
     }
 
     /// Looks at the next block. False if there is none.
@@ -503,26 +549,26 @@ impl<'a, L: Lanes> Controls<'a, L> {
         !last.is_empty()
     }
 
-    /// Takes the next one: its offset, or `None` if there is none.
+    /// Takes the next one and the LF behind it: the offset of the CR that it must be. `None` if
+    /// there is none, or if it is not the end of a line.
     #[inline(always)]
-    fn next(&mut self) -> Option<u32> {
+    fn next_line_end(&mut self) -> Option<u32> {
         while self.bits == 0 {
             if !self.next_block() {
                 return None;
             }
         }
         let at = self.block + self.bits.trailing_zeros();
+        if !has(self.input, at, b"\r\n") {
+            return None;
+        }
         self.bits &= self.bits - 1;
-        Some(at)
-    }
-
-    /// Takes the LF that is known to follow the CR just taken.
-    #[inline(always)]
-    fn skip_lf(&mut self) {
         if self.bits == 0 {
+            // The LF is the first byte of the next block, as it is not in this one.
             self.next_block();
         }
         self.bits &= self.bits.wrapping_sub(1);
+        Some(at)
     }
 }
 

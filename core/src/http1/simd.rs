@@ -1,7 +1,7 @@
 //! The parser's questions about bytes, answered for many bytes at a time. RFC 9110 §5.5, §5.6.2.
 //!
 //! Sits beside `parse.rs` and implements its [`Lanes`]: with AVX2, with SSE4.2, with NEON, and with
-//! plain 64-bit words for all other machines. [`clean_head`] chooses once per head; the choice is
+//! plain 64-bit words for all other machines. [`parse_request`] chooses once per head; the choice is
 //! a load from memory that is known after the first.
 //!
 //! A byte class is looked up by nibbles: the low one selects a byte of a table, the high one a bit
@@ -11,7 +11,7 @@
 //! - Nothing outside the input is read: the last block is read so that it ends where the input
 //!   ends, and inputs shorter than a block are copied.
 //! - Every implementation gives the answers of `Scalar`, for every byte in every lane (`tests`).
-//! - A value of a vector type is proof that this CPU has the instructions: only [`clean_head`] and
+//! - A value of a vector type is proof that this CPU has the instructions: only [`parse_request`] and
 //!   tests make one, after asking.
 //!
 //! Not here: what is done with the answers (`parse.rs`), the classes themselves (`token.rs`).
@@ -20,50 +20,53 @@
     reason = "vector instructions pay: heads parse two to four times faster than byte by byte"
 )]
 
-use super::Field;
 use super::framing::Facts;
-use super::parse::{self, BLOCK_BYTES, CleanHead, Lanes, Scalar};
+use super::parse::{self, BLOCK_BYTES, HeadProgress, Lanes, Scalar};
 use super::token::{is_reg_name_byte, is_target_byte, is_token_byte};
+use super::{Field, RequestHead};
 use crate::limits::Limits;
+use crate::violation::Violation;
 
 /// Bytes that the vector types look at together.
 const WIDTH: usize = 32;
 
-/// [`parse::clean_head`] with the best instructions this CPU has.
+/// [`parse::parse_request`] with the best instructions this CPU has.
 #[cfg(target_arch = "x86_64")]
 #[inline]
-pub(super) fn clean_head(
+pub(super) fn parse_request(
     input: &[u8],
+    progress: &mut HeadProgress,
     limits: &Limits,
     fields: &mut Vec<Field>,
-) -> Option<CleanHead> {
+) -> Result<Option<RequestHead>, Violation> {
     match x86::level() {
         // SAFETY: `level` has asked this CPU for AVX2, BMI1 and BMI2.
-        x86::AVX2 => unsafe { x86::clean_head_avx2(input, limits, fields) },
+        x86::AVX2 => unsafe { x86::parse_request_avx2(input, progress, limits, fields) },
         // SAFETY: `level` has asked this CPU for SSE4.2 and POPCNT.
-        x86::SSE42 => unsafe { x86::clean_head_sse42(input, limits, fields) },
-        _ => parse::clean_head(Words, input, limits, fields),
+        x86::SSE42 => unsafe { x86::parse_request_sse42(input, progress, limits, fields) },
+        _ => parse::parse_request_with(Words, input, progress, limits, fields),
     }
 }
 
-/// [`parse::clean_head`] with NEON, which every 64-bit ARM has, or with plain words.
+/// [`parse::parse_request`] with NEON, which every 64-bit ARM has, or with plain words.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
-pub(super) fn clean_head(
+pub(super) fn parse_request(
     input: &[u8],
+    progress: &mut HeadProgress,
     limits: &Limits,
     fields: &mut Vec<Field>,
-) -> Option<CleanHead> {
+) -> Result<Option<RequestHead>, Violation> {
     #[cfg(target_arch = "aarch64")]
     let lanes = neon::Neon;
     #[cfg(not(target_arch = "aarch64"))]
     let lanes = Words;
-    parse::clean_head(lanes, input, limits, fields)
+    parse::parse_request_with(lanes, input, progress, limits, fields)
 }
 
-/// [`parse::clean_fields`] with the best instructions this CPU has.
+/// [`parse::clean_fields_from`] with the best instructions this CPU has.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn clean_fields(
+pub(super) fn clean_fields_from(
     input: &[u8],
     at: u32,
     fields_max: u16,
@@ -74,13 +77,13 @@ pub(super) fn clean_fields(
         x86::AVX2 => unsafe { x86::clean_fields_avx2(input, at, fields_max, fields) },
         // SAFETY: `level` has asked this CPU for SSE4.2 and POPCNT.
         x86::SSE42 => unsafe { x86::clean_fields_sse42(input, at, fields_max, fields) },
-        _ => parse::clean_fields(Words, input, at, fields_max, fields),
+        _ => parse::clean_fields_from(Words, input, at, fields_max, fields),
     }
 }
 
-/// [`parse::clean_fields`] with NEON, or with plain words.
+/// [`parse::clean_fields_from`] with NEON, or with plain words.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn clean_fields(
+pub(super) fn clean_fields_from(
     input: &[u8],
     at: u32,
     fields_max: u16,
@@ -90,7 +93,7 @@ pub(super) fn clean_fields(
     let lanes = neon::Neon;
     #[cfg(not(target_arch = "aarch64"))]
     let lanes = Words;
-    parse::clean_fields(lanes, input, at, fields_max, fields)
+    parse::clean_fields_from(lanes, input, at, fields_max, fields)
 }
 
 /// A class of ASCII bytes as the nibble look-up wants it: bit `h` of byte `l` says whether the
@@ -346,21 +349,23 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2")]
-    pub(super) fn clean_head_avx2(
+    pub(super) fn parse_request_avx2(
         input: &[u8],
+        progress: &mut HeadProgress,
         limits: &Limits,
         fields: &mut Vec<Field>,
-    ) -> Option<CleanHead> {
-        parse::clean_head(Avx2(()), input, limits, fields)
+    ) -> Result<Option<RequestHead>, Violation> {
+        parse::parse_request_with(Avx2(()), input, progress, limits, fields)
     }
 
     #[target_feature(enable = "sse4.2,popcnt")]
-    pub(super) fn clean_head_sse42(
+    pub(super) fn parse_request_sse42(
         input: &[u8],
+        progress: &mut HeadProgress,
         limits: &Limits,
         fields: &mut Vec<Field>,
-    ) -> Option<CleanHead> {
-        parse::clean_head(Sse42(()), input, limits, fields)
+    ) -> Result<Option<RequestHead>, Violation> {
+        parse::parse_request_with(Sse42(()), input, progress, limits, fields)
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2")]
@@ -370,7 +375,7 @@ mod x86 {
         fields_max: u16,
         fields: &mut Vec<Field>,
     ) -> Option<(Facts, u32)> {
-        parse::clean_fields(Avx2(()), input, at, fields_max, fields)
+        parse::clean_fields_from(Avx2(()), input, at, fields_max, fields)
     }
 
     #[target_feature(enable = "sse4.2,popcnt")]
@@ -380,7 +385,7 @@ mod x86 {
         fields_max: u16,
         fields: &mut Vec<Field>,
     ) -> Option<(Facts, u32)> {
-        parse::clean_fields(Sse42(()), input, at, fields_max, fields)
+        parse::clean_fields_from(Sse42(()), input, at, fields_max, fields)
     }
 
     impl Vector for Avx2 {

@@ -72,7 +72,7 @@ pub(super) fn parse_request_with<L: Lanes>(
 
 /// What of `input` may belong to the head.
 #[inline(always)]
-fn visible<'a>(input: &'a [u8], limits: &Limits) -> &'a [u8] {
+pub(super) fn visible<'a>(input: &'a [u8], limits: &Limits) -> &'a [u8] {
     input.get(..limits.head_bytes_max as usize).unwrap_or(input)
 }
 

@@ -58,10 +58,9 @@ pub(super) fn parse_request(
     fields: &mut Vec<Field>,
 ) -> Result<Option<RequestHead>, Violation> {
     #[cfg(target_arch = "aarch64")]
-    let lanes = neon::Neon;
+    return parse_request_by_length(neon::Neon, input, progress, limits, fields);
     #[cfg(not(target_arch = "aarch64"))]
-    let lanes = Words;
-    parse::parse_request_with(lanes, input, progress, limits, fields)
+    parse::parse_request_with(Words, input, progress, limits, fields)
 }
 
 /// [`parse::clean_fields_from`] with the best instructions this CPU has.
@@ -213,6 +212,88 @@ fn class_len<V: Vector>(
     len + (outside | 1 << rest.len()).trailing_zeros()
 }
 
+/// All answers about an input of 32 to 63 bytes, worked out at once and without a branch: most
+/// requests of machines are that short.
+#[derive(Clone, Copy, Debug)]
+struct Short {
+    controls: u64,
+    /// Bytes outside each class, and the first bit beyond the input, where every run ends.
+    no_token: u64,
+    no_target: u64,
+    no_reg_name: u64,
+}
+
+impl Short {
+    #[inline(always)]
+    fn new<V: Vector>(vector: V, input: &[u8]) -> Option<Self> {
+        if input.len() >= BLOCK_BYTES {
+            return None;
+        }
+        let low = input.first_chunk::<WIDTH>()?;
+        let high = input.last_chunk::<WIDTH>()?;
+        let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << (input.len() - WIDTH);
+        let end = 1 << input.len();
+        let outside = |table| end | join(vector.outside(low, table), vector.outside(high, table));
+        Some(Self {
+            controls: join(
+                Vector::controls(vector, low),
+                Vector::controls(vector, high),
+            ),
+            no_token: outside(&TOKENS),
+            no_target: outside(&TARGETS),
+            no_reg_name: outside(&REG_NAMES),
+        })
+    }
+
+    /// The distance from the beginning of `rest` to the next set bit.
+    #[inline(always)]
+    fn run_len(bits: u64, input: &[u8], rest: &[u8]) -> u32 {
+        (bits >> (input.len() - rest.len())).trailing_zeros()
+    }
+}
+
+impl Lanes for Short {
+    #[inline(always)]
+    fn controls(self, block: &[u8; BLOCK_BYTES]) -> u64 {
+        Scalar.controls(block)
+    }
+
+    #[inline(always)]
+    fn controls_at_end(self, input: &[u8], rest: &[u8]) -> u64 {
+        self.controls >> (input.len() - rest.len())
+    }
+
+    #[inline(always)]
+    fn token_len(self, input: &[u8], rest: &[u8]) -> u32 {
+        Self::run_len(self.no_token, input, rest)
+    }
+
+    #[inline(always)]
+    fn target_len(self, input: &[u8], rest: &[u8]) -> u32 {
+        Self::run_len(self.no_target, input, rest)
+    }
+
+    #[inline(always)]
+    fn reg_name_len(self, input: &[u8], rest: &[u8]) -> u32 {
+        Self::run_len(self.no_reg_name, input, rest)
+    }
+}
+
+/// Parses with what suits the length of `input`.
+#[inline(always)]
+fn parse_request_by_length<V: Vector>(
+    vector: V,
+    input: &[u8],
+    progress: &mut HeadProgress,
+    limits: &Limits,
+    fields: &mut Vec<Field>,
+) -> Result<Option<RequestHead>, Violation> {
+    match Short::new(vector, parse::visible(input, limits)) {
+        Some(short) => parse::parse_request_with(short, input, progress, limits, fields),
+        None => parse::parse_request_with(vector, input, progress, limits, fields),
+    }
+}
+
 /// Eight bytes at a time with the arithmetic that every machine has.
 #[cfg(any(test, not(target_arch = "aarch64")))]
 #[derive(Clone, Copy, Debug)]
@@ -284,265 +365,10 @@ impl Lanes for Words {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::*;
-    use core::arch::x86_64::*;
-    use core::sync::atomic::{AtomicU8, Ordering};
-
-    /// This CPU has not been asked yet.
-    const UNKNOWN: u8 = 0;
-    /// Nothing beyond what all have.
-    const BASELINE: u8 = 1;
-    pub(super) const SSE42: u8 = 2;
-    pub(super) const AVX2: u8 = 3;
-
-    /// The best level of this CPU.
-    #[inline]
-    pub(super) fn level() -> u8 {
-        static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
-        // Relaxed: all threads would store the same.
-        match LEVEL.load(Ordering::Relaxed) {
-            UNKNOWN => {
-                let level = ask();
-                LEVEL.store(level, Ordering::Relaxed);
-                level
-            }
-            level => level,
-        }
-    }
-
-    #[cold]
-    fn ask() -> u8 {
-        let has_avx2 = std::is_x86_feature_detected!("avx2")
-            && std::is_x86_feature_detected!("bmi1")
-            && std::is_x86_feature_detected!("bmi2");
-        if has_avx2 {
-            AVX2
-        } else if std::is_x86_feature_detected!("sse4.2") && std::is_x86_feature_detected!("popcnt")
-        {
-            SSE42
-        } else {
-            BASELINE
-        }
-    }
-
-    /// Proof of AVX2, BMI1 and BMI2.
-    #[derive(Clone, Copy, Debug)]
-    pub(super) struct Avx2(());
-
-    /// Proof of SSE4.2 and POPCNT.
-    #[derive(Clone, Copy, Debug)]
-    pub(super) struct Sse42(());
-
-    #[cfg(test)]
-    impl Avx2 {
-        pub(super) fn ask() -> Option<Self> {
-            (level() >= AVX2).then_some(Self(()))
-        }
-    }
-
-    #[cfg(test)]
-    impl Sse42 {
-        pub(super) fn ask() -> Option<Self> {
-            (level() >= SSE42).then_some(Self(()))
-        }
-    }
-
-    #[target_feature(enable = "avx2,bmi1,bmi2")]
-    pub(super) fn parse_request_avx2(
-        input: &[u8],
-        progress: &mut HeadProgress,
-        limits: &Limits,
-        fields: &mut Vec<Field>,
-    ) -> Result<Option<RequestHead>, Violation> {
-        parse::parse_request_with(Avx2(()), input, progress, limits, fields)
-    }
-
-    #[target_feature(enable = "sse4.2,popcnt")]
-    pub(super) fn parse_request_sse42(
-        input: &[u8],
-        progress: &mut HeadProgress,
-        limits: &Limits,
-        fields: &mut Vec<Field>,
-    ) -> Result<Option<RequestHead>, Violation> {
-        parse::parse_request_with(Sse42(()), input, progress, limits, fields)
-    }
-
-    #[target_feature(enable = "avx2,bmi1,bmi2")]
-    pub(super) fn clean_fields_avx2(
-        input: &[u8],
-        at: u32,
-        fields_max: u16,
-        fields: &mut Vec<Field>,
-    ) -> Option<(Facts, u32)> {
-        parse::clean_fields_from(Avx2(()), input, at, fields_max, fields)
-    }
-
-    #[target_feature(enable = "sse4.2,popcnt")]
-    pub(super) fn clean_fields_sse42(
-        input: &[u8],
-        at: u32,
-        fields_max: u16,
-        fields: &mut Vec<Field>,
-    ) -> Option<(Facts, u32)> {
-        parse::clean_fields_from(Sse42(()), input, at, fields_max, fields)
-    }
-
-    impl Vector for Avx2 {
-        #[inline(always)]
-        fn controls(self, bytes: &[u8; WIDTH]) -> u32 {
-            // SAFETY: `self` proves AVX2.
-            unsafe { controls_avx2(bytes) }
-        }
-
-        #[inline(always)]
-        fn outside(self, bytes: &[u8; WIDTH], table: &'static NibbleTable) -> u32 {
-            // SAFETY: `self` proves AVX2.
-            unsafe { outside_avx2(bytes, table) }
-        }
-    }
-
-    impl Vector for Sse42 {
-        #[inline(always)]
-        fn controls(self, bytes: &[u8; WIDTH]) -> u32 {
-            let (low, high) = halves(bytes);
-            // SAFETY: `self` proves SSE4.2.
-            unsafe { controls_sse(low) | controls_sse(high) << 16 }
-        }
-
-        #[inline(always)]
-        fn outside(self, bytes: &[u8; WIDTH], table: &'static NibbleTable) -> u32 {
-            let (low, high) = halves(bytes);
-            // SAFETY: `self` proves SSE4.2.
-            unsafe { outside_sse(low, table) | outside_sse(high, table) << 16 }
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn controls_avx2(bytes: &[u8; WIDTH]) -> u32 {
-        // SAFETY: the reference is valid for its 32 bytes, and `loadu` takes any alignment.
-        let bytes = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
-        let control = _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes);
-        let tab = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(0x09));
-        let delete = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(0x7f));
-        let found = _mm256_or_si256(_mm256_andnot_si256(tab, control), delete);
-        _mm256_movemask_epi8(found).cast_unsigned()
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn outside_avx2(bytes: &[u8; WIDTH], table: &'static NibbleTable) -> u32 {
-        // SAFETY: the reference is valid for its 32 bytes, and `loadu` takes any alignment.
-        let bytes = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
-        // SAFETY: the table is 16 bytes, aligned to 16.
-        let table = unsafe { _mm_load_si128(table.0.as_ptr().cast()) };
-        // SAFETY: the table is 16 bytes, aligned to 16.
-        let bits = unsafe { _mm_load_si128(HIGH_NIBBLES.0.as_ptr().cast()) };
-        // A byte with its top bit set selects zero, so bytes beyond ASCII are outside.
-        let row = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), bytes);
-        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), _mm256_set1_epi8(0x0f));
-        let bit = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bits), high);
-        let outside = _mm256_cmpeq_epi8(_mm256_and_si256(row, bit), _mm256_setzero_si256());
-        _mm256_movemask_epi8(outside).cast_unsigned()
-    }
-
-    #[inline]
-    #[target_feature(enable = "sse4.2")]
-    fn controls_sse(bytes: &[u8; 16]) -> u32 {
-        // SAFETY: the reference is valid for its 16 bytes, and `loadu` takes any alignment.
-        let bytes = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
-        let control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
-        let tab = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x09));
-        let delete = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x7f));
-        let found = _mm_or_si128(_mm_andnot_si128(tab, control), delete);
-        _mm_movemask_epi8(found).cast_unsigned()
-    }
-
-    #[inline]
-    #[target_feature(enable = "sse4.2")]
-    fn outside_sse(bytes: &[u8; 16], table: &'static NibbleTable) -> u32 {
-        // SAFETY: the reference is valid for its 16 bytes, and `loadu` takes any alignment.
-        let bytes = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
-        // SAFETY: the table is 16 bytes, aligned to 16.
-        let table = unsafe { _mm_load_si128(table.0.as_ptr().cast()) };
-        // SAFETY: the table is 16 bytes, aligned to 16.
-        let bits = unsafe { _mm_load_si128(HIGH_NIBBLES.0.as_ptr().cast()) };
-        // A byte with its top bit set selects zero, so bytes beyond ASCII are outside.
-        let row = _mm_shuffle_epi8(table, bytes);
-        let high = _mm_and_si128(_mm_srli_epi16::<4>(bytes), _mm_set1_epi8(0x0f));
-        let bit = _mm_shuffle_epi8(bits, high);
-        let outside = _mm_cmpeq_epi8(_mm_and_si128(row, bit), _mm_setzero_si128());
-        _mm_movemask_epi8(outside).cast_unsigned()
-    }
-}
+mod x86;
 
 #[cfg(target_arch = "aarch64")]
-mod neon {
-    use super::*;
-    use core::arch::aarch64::*;
-
-    /// NEON is part of every 64-bit ARM, so this proves nothing that is not known.
-    #[derive(Clone, Copy, Debug)]
-    pub(super) struct Neon;
-
-    /// The weight of each lane within the eight that share a byte of the bitmap.
-    static WEIGHTS: NibbleTable =
-        NibbleTable([1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128]);
-
-    impl Vector for Neon {
-        #[inline(always)]
-        fn controls(self, bytes: &[u8; WIDTH]) -> u32 {
-            let (low, high) = halves(bytes);
-            // SAFETY: every 64-bit ARM has NEON.
-            unsafe { bitmap(controls_16(low), controls_16(high)) }
-        }
-
-        #[inline(always)]
-        fn outside(self, bytes: &[u8; WIDTH], table: &'static NibbleTable) -> u32 {
-            let (low, high) = halves(bytes);
-            // SAFETY: every 64-bit ARM has NEON.
-            unsafe { bitmap(outside_16(low, table), outside_16(high, table)) }
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "neon")]
-    fn controls_16(bytes: &[u8; 16]) -> uint8x16_t {
-        // SAFETY: the reference is valid for its 16 bytes, and the load takes any alignment.
-        let bytes = unsafe { vld1q_u8(bytes.as_ptr()) };
-        let control = vcltq_u8(bytes, vdupq_n_u8(0x20));
-        let tab = vceqq_u8(bytes, vdupq_n_u8(b'\t'));
-        let delete = vceqq_u8(bytes, vdupq_n_u8(0x7f));
-        vorrq_u8(vbicq_u8(control, tab), delete)
-    }
-
-    #[inline]
-    #[target_feature(enable = "neon")]
-    fn outside_16(bytes: &[u8; 16], table: &'static NibbleTable) -> uint8x16_t {
-        // SAFETY: the reference is valid for its 16 bytes, and the load takes any alignment.
-        let bytes = unsafe { vld1q_u8(bytes.as_ptr()) };
-        // SAFETY: the table is 16 bytes.
-        let table = unsafe { vld1q_u8(table.0.as_ptr()) };
-        // SAFETY: the table is 16 bytes.
-        let bits = unsafe { vld1q_u8(HIGH_NIBBLES.0.as_ptr()) };
-        let row = vqtbl1q_u8(table, vandq_u8(bytes, vdupq_n_u8(0x0f)));
-        let bit = vqtbl1q_u8(bits, vshrq_n_u8::<4>(bytes));
-        vceqzq_u8(vandq_u8(row, bit))
-    }
-
-    /// One bit for each lane that is set: three pairwise sums gather eight weights in a byte.
-    #[inline]
-    #[target_feature(enable = "neon")]
-    fn bitmap(low: uint8x16_t, high: uint8x16_t) -> u32 {
-        // SAFETY: the table is 16 bytes.
-        let weights = unsafe { vld1q_u8(WEIGHTS.0.as_ptr()) };
-        let pairs = vpaddq_u8(vandq_u8(low, weights), vandq_u8(high, weights));
-        let fours = vpaddq_u8(pairs, pairs);
-        let eights = vpaddq_u8(fours, fours);
-        vgetq_lane_u32::<0>(vreinterpretq_u32_u8(eights))
-    }
-}
+mod neon;
 
 /// The two halves of 32 bytes.
 #[inline(always)]

@@ -74,6 +74,39 @@ fn no_answer_depends_on_the_length_of_the_input() {
 }
 
 #[test]
+fn short_inputs_are_answered_for_at_once_and_alike() {
+    fn check<V: Vector>(name: &str, vector: V, input: &[u8]) {
+        match Short::new(vector, input) {
+            Some(short) => {
+                for from in 0..=input.len() {
+                    same_answers(name, short, input, from);
+                }
+            }
+            None => assert!(!(WIDTH..BLOCK_BYTES).contains(&input.len()), "{name}"),
+        }
+    }
+    for len in 0..=BLOCK_BYTES {
+        for byte in [b'a', b'\r', 0x7f, 0x80, b':', b'#'] {
+            for lane in 0..len {
+                let mut input = vec![b'a'; len];
+                input[lane] = byte;
+                #[cfg(target_arch = "x86_64")]
+                {
+                    if let Some(sse) = x86::Sse42::ask() {
+                        check("sse4.2", sse, &input);
+                    }
+                    if let Some(avx2) = x86::Avx2::ask() {
+                        check("avx2", avx2, &input);
+                    }
+                }
+                #[cfg(target_arch = "aarch64")]
+                check("neon", neon::Neon, &input);
+            }
+        }
+    }
+}
+
+#[test]
 fn all_bytes_at_once_are_told_apart() {
     let input: Vec<u8> = (0..=u8::MAX).chain((0..=u8::MAX).rev()).collect();
     for from in 0..=input.len() {

@@ -110,7 +110,7 @@ impl Facts {
     /// Judges the head of a request. RFC 9112 §6.3, in the case of requests.
     #[inline(always)]
     pub(super) fn judge_request(
-        self,
+        &self,
         method: Method,
         target: &[u8],
         version: Version,

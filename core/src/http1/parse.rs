@@ -61,8 +61,9 @@ pub(super) fn parse_request_with<L: Lanes>(
 ) -> Result<Option<RequestHead>, Violation> {
     let visible = visible(input, limits);
     let first_field = fields.len();
-    match clean_head(lanes, visible, limits, fields) {
-        Some(clean) => clean.judge(visible, first_field, fields).map(Some),
+    let mut facts = Facts::default();
+    match clean_head(lanes, visible, limits, fields, &mut facts) {
+        Some(clean) => clean.judge(&facts, visible, first_field, fields).map(Some),
         None => {
             fields.truncate(first_field);
             scan_unclean(input, visible, progress, limits).map(|()| None)
@@ -150,7 +151,6 @@ pub(super) struct CleanHead {
     method_span: Span,
     target: Span,
     version: Version,
-    facts: Facts,
     len: u32,
 }
 
@@ -158,12 +158,12 @@ impl CleanHead {
     #[inline(always)]
     fn judge(
         self,
+        facts: &Facts,
         input: &[u8],
         first_field: usize,
         fields: &mut Vec<Field>,
     ) -> Result<RequestHead, Violation> {
-        let verdict = self
-            .facts
+        let verdict = facts
             .judge_request(self.method, self.target.of(input), self.version)
             .inspect_err(|_| fields.truncate(first_field))?;
         Ok(RequestHead {
@@ -341,6 +341,7 @@ pub(super) fn clean_head<L: Lanes>(
     input: &[u8],
     limits: &Limits,
     fields: &mut Vec<Field>,
+    facts: &mut Facts,
 ) -> Option<CleanHead> {
     #[cfg(test)]
     looked_at(input.len());
@@ -356,13 +357,12 @@ pub(super) fn clean_head<L: Lanes>(
         return None;
     }
     let fields_at = line_end + 2;
-    let (facts, len) = clean_fields(line_ends, fields_at, limits.fields_max, fields)?;
+    let len = clean_fields(line_ends, fields_at, limits.fields_max, fields, facts)?;
     Some(CleanHead {
         method,
         method_span: between(0, method_len),
         target: between(target_at, target_end),
         version,
-        facts,
         len,
     })
 }
@@ -425,25 +425,27 @@ pub(super) fn clean_fields_from<L: Lanes>(
     if line_end + 2 != at {
         return None;
     }
-    clean_fields(line_ends, at, fields_max, fields)
+    let mut facts = Facts::default();
+    let len = clean_fields(line_ends, at, fields_max, fields, &mut facts)?;
+    Some((facts, len))
 }
 
-/// Parses field lines from `at` up to the empty line. The facts they state, and the head's end.
+/// Parses field lines from `at` up to the empty line, and tells `facts` of them. The head's end.
 #[inline(always)]
 fn clean_fields<L: Lanes>(
     mut line_ends: Controls<'_, L>,
     mut at: u32,
     fields_max: u16,
     fields: &mut Vec<Field>,
-) -> Option<(Facts, u32)> {
+    facts: &mut Facts,
+) -> Option<u32> {
     let (lanes, input) = (line_ends.lanes, line_ends.input);
-    let mut facts = Facts::default();
     let mut left = fields_max;
     loop {
         let line = input.get(at as usize..)?;
         let name_len = lanes.token_len(input, line);
         if name_len == 0 {
-            return line.starts_with(b"\r\n").then_some((facts, at + 2));
+            return line.starts_with(b"\r\n").then_some(at + 2);
         }
         let (name, behind) = line.split_at_checked(name_len as usize)?;
         if behind.first() != Some(&b':') {
@@ -460,7 +462,7 @@ fn clean_fields<L: Lanes>(
         });
         match id {
             FieldName::Other => {}
-            FieldName::Host => note_host(lanes, input, value, &mut facts)?,
+            FieldName::Host => note_host(lanes, input, value, facts)?,
             _ => facts.note(id, value.of(input)),
         }
         at = end + 2;

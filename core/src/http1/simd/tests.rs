@@ -119,8 +119,10 @@ fn all_bytes_at_once_are_told_apart() {
 fn same_head<L: Lanes>(name: &str, lanes: L, input: &[u8]) {
     let limits = Limits::default();
     let (mut got_fields, mut want_fields) = (Vec::new(), Vec::new());
-    let got = parse::clean_head(lanes, input, &limits, &mut got_fields);
-    let want = parse::clean_head(Scalar, input, &limits, &mut want_fields);
+    let (mut got_facts, mut want_facts) = (Facts::default(), Facts::default());
+    let got = parse::clean_head(lanes, input, &limits, &mut got_fields, &mut got_facts);
+    let want = parse::clean_head(Scalar, input, &limits, &mut want_fields, &mut want_facts);
+    assert_eq!(got_facts, want_facts, "{name}: {}", input.escape_ascii());
     assert_eq!(got, want, "{name}: {}", input.escape_ascii());
     assert_eq!(got_fields, want_fields, "{name}: {}", input.escape_ascii());
 }

@@ -21,6 +21,7 @@ use responses::Responses;
 use settings::Settings;
 use std::fmt::Write as _;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// Inputs up to this length are cut at every offset.
@@ -121,10 +122,15 @@ fn difference(recorded: &str, happened: &str) -> String {
     text
 }
 
+/// Whether logs are to be rewritten instead of compared. The files are in motion then.
+fn is_update() -> bool {
+    std::env::var_os("UPDATE").is_some()
+}
+
 /// Plays all cases of the Markdown files in `folder`; at least `least` must be there.
 #[track_caller]
 fn check_folder(folder: &str, least: usize) {
-    let update = std::env::var_os("UPDATE").is_some();
+    let update = is_update();
     let (mut count, mut complaints) = (0, String::new());
     for path in markdown::files(&testdata().join(folder)) {
         let text = fs::read_to_string(&path).expect("transcripts are UTF-8");
@@ -132,7 +138,10 @@ fn check_folder(folder: &str, least: usize) {
             Document::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         for case in document.cases_mut() {
             count += 1;
-            match log_of(case) {
+            // A panic inside the crate is a failure of this case and not of those behind it.
+            let outcome = catch_unwind(AssertUnwindSafe(|| log_of(case)))
+                .unwrap_or_else(|_| Err("it panics, see above\n".to_owned()));
+            match outcome {
                 Ok(log) if update => case.log = Some(log),
                 Ok(log) if case.log.as_deref() == Some(&log) => {}
                 outcome => {
@@ -165,16 +174,19 @@ fn check_folder(folder: &str, least: usize) {
 
 #[test]
 fn http1_is_spoken_as_recorded() {
-    check_folder("http1", 460);
+    check_folder("http1", 625);
 }
 
 #[test]
 fn websocket_is_spoken_as_recorded() {
-    check_folder("ws", 190);
+    check_folder("ws", 228);
 }
 
 #[test]
 fn each_case_has_a_title_of_its_own_and_a_section() {
+    if is_update() {
+        return;
+    }
     let mut titles = std::collections::BTreeSet::new();
     for folder in ["http1", "ws"] {
         for path in markdown::files(&testdata().join(folder)) {
@@ -191,6 +203,9 @@ fn each_case_has_a_title_of_its_own_and_a_section() {
 
 #[test]
 fn every_violation_is_recorded_and_no_other() {
+    if is_update() {
+        return;
+    }
     let mut recorded = std::collections::BTreeSet::new();
     for folder in ["http1", "ws"] {
         for path in markdown::files(&testdata().join(folder)) {

@@ -2,6 +2,7 @@
 //! asserts the invariants that `tests/reactor.rs` lists, on a fair network and on a rough one.
 #![no_main]
 
+#[expect(unused, reason = "the tests themselves are not built here")]
 // The simulation lives with the tests; an inline module with a path borrows it from there.
 #[path = "../../tests"]
 mod house {
@@ -15,7 +16,10 @@ use house::sim;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let seed = data.iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+    let seed = data
+        .iter()
+        .take(8)
+        .fold(0, |seed, byte| seed << 8 | u64::from(*byte));
     run_either(&fair_scene(seed));
     run_either(&rough_scene(seed));
 });

@@ -4,7 +4,7 @@
 //! straight to where it waits for the socket; nothing is formatted into a string first.
 //!
 //! Invariants
-//! - No name or value given here can end a line: [`field`] refuses what would (response splitting).
+//! - No name or value given here can end a line: `field` refuses what would (response splitting).
 //! - An empty chunk is never written by [`chunk`], as it would end the body.
 //!
 //! Not here: which fields a response must have (`conn/server.rs`), the date's text (`date.rs`).

@@ -30,6 +30,9 @@ pub(crate) struct Connection<'a> {
     now: Instant,
     /// Received and not consumed.
     spill: Vec<u8>,
+    /// Bytes received so far.
+    received: usize,
+    violated_after: Option<usize>,
     /// A violation or a deadline has ended it.
     is_over: bool,
     /// What we send are frames.
@@ -49,6 +52,7 @@ pub(crate) struct Connection<'a> {
 impl Machine for Connection<'_> {
     /// The peer sends `bytes`; they wait while the connection does not read.
     fn receive(&mut self, bytes: &[u8]) {
+        self.received += bytes.len();
         self.spill.extend_from_slice(bytes);
         while self.reads() && !self.spill.is_empty() {
             self.events.clear();
@@ -140,6 +144,10 @@ impl Machine for Connection<'_> {
         assert_eq!(pool.taken(), 0, "all buffers are given back:\n{log}");
         log
     }
+
+    fn violated_after(&self) -> Option<usize> {
+        self.violated_after
+    }
 }
 
 impl<'a> Connection<'a> {
@@ -169,6 +177,8 @@ impl<'a> Connection<'a> {
             pool,
             now,
             spill: Vec::new(),
+            received: 0,
+            violated_after: None,
             is_over: false,
             is_upgraded: settings.is_websocket,
             unanswered: Vec::new(),
@@ -218,6 +228,7 @@ impl<'a> Connection<'a> {
             (_, code) => format!("code={code}"),
         };
         self.line(&format!("violation {} {code}", violation.name()));
+        self.violated_after = Some(self.received);
         self.is_over = true;
         self.flush();
     }

@@ -43,10 +43,12 @@ trait Machine {
     fn act(&mut self, action: &Action);
     /// The log, which does not depend on how the input was cut.
     fn finish(self: Box<Self>) -> String;
+    /// Bytes received until a violation was found, if one was.
+    fn violated_after(&self) -> Option<usize>;
 }
 
 /// Plays `script` to a fresh connection, with a cut at each of `cuts`, which ascend.
-fn play(settings: &Settings, script: &[Step], cuts: impl Iterator<Item = usize>) -> String {
+fn play(settings: &Settings, script: &[Step], cuts: impl Iterator<Item = usize>) -> Played {
     let mut machine: Box<dyn Machine> = if settings.is_responses {
         Box::new(Responses::new(settings))
     } else {
@@ -71,7 +73,16 @@ fn play(settings: &Settings, script: &[Step], cuts: impl Iterator<Item = usize>)
         machine.receive(&bytes[start..]);
         offset += bytes.len();
     }
-    machine.finish()
+    Played {
+        violated_after: machine.violated_after(),
+        log: machine.finish(),
+    }
+}
+
+/// How a case went.
+struct Played {
+    log: String,
+    violated_after: Option<usize>,
 }
 
 /// The log of `case`, or what is wrong with the case whatever its log.
@@ -79,7 +90,7 @@ fn log_of(case: &Case) -> Result<String, String> {
     let settings = Settings::parse(&case.language, &case.info)?;
     let script = settings.parse_input(&case.input)?;
     let len: usize = script.iter().map(Step::len).sum();
-    let whole = play(&settings, &script, std::iter::empty());
+    let whole = play(&settings, &script, std::iter::empty()).log;
     let check = |log: String, how: &str| {
         if log == whole {
             Ok(())
@@ -90,12 +101,26 @@ fn log_of(case: &Case) -> Result<String, String> {
             ))
         }
     };
-    check(play(&settings, &script, 1..len), "byte by byte")?;
+    let bytewise = play(&settings, &script, 1..len);
+    check(bytewise.log, "byte by byte")?;
     for cut in (1..len).filter(|cut| is_cut_at(*cut, len)) {
-        let log = play(&settings, &script, std::iter::once(cut));
-        check(log, &format!("cut at {cut}"))?;
+        let played = play(&settings, &script, std::iter::once(cut));
+        check(played.log, &format!("cut at {cut}"))?;
     }
-    Ok(whole)
+    Ok(match bytewise.violated_after {
+        // How soon corrupt deflate data is found is the business of another crate.
+        Some(after) if settings.deflate.is_none() => with_offset(&whole, after),
+        _ => whole,
+    })
+}
+
+/// `log` with the number of bytes after which its violation was known.
+fn with_offset(log: &str, after: usize) -> String {
+    let lines = log.lines().map(|line| match line.split_once(' ') {
+        Some(("violation", _)) => format!("{line} after={after}\n"),
+        _ => format!("{line}\n"),
+    });
+    lines.collect()
 }
 
 fn is_cut_at(cut: usize, len: usize) -> bool {

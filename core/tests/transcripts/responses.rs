@@ -26,6 +26,9 @@ pub(crate) struct Responses<'a> {
     spill: Vec<u8>,
     body: Vec<u8>,
     keeps_alive: bool,
+    /// Bytes received so far.
+    received: usize,
+    violated_after: Option<usize>,
     log: String,
 }
 
@@ -37,6 +40,8 @@ impl<'a> Responses<'a> {
             spill: Vec::new(),
             body: Vec::new(),
             keeps_alive: true,
+            received: 0,
+            violated_after: None,
             log: String::new(),
         }
     }
@@ -142,6 +147,7 @@ impl<'a> Responses<'a> {
 
 impl Machine for Responses<'_> {
     fn receive(&mut self, bytes: &[u8]) {
+        self.received += bytes.len();
         self.spill.extend_from_slice(bytes);
         while !self.spill.is_empty() {
             match self.step() {
@@ -152,6 +158,7 @@ impl Machine for Responses<'_> {
                 Err(violation) => {
                     self.note_body();
                     let _ = writeln!(self.log, "violation {}", violation.name());
+                    self.violated_after = Some(self.received);
                     self.state = State::Over;
                 }
             }
@@ -169,5 +176,9 @@ impl Machine for Responses<'_> {
             _ => "then read\n",
         });
         self.log
+    }
+
+    fn violated_after(&self) -> Option<usize> {
+        self.violated_after
     }
 }

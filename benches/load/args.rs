@@ -2,6 +2,7 @@
 //!
 //! Not here: the roles `serve` and `launch`, which only the harness itself calls (`run.rs`).
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::peers::{PEERS, Peer};
@@ -10,7 +11,7 @@ use crate::workload::{WORKLOADS, Workload};
 
 /// Shown for `--help` and with each misuse.
 pub(crate) const USAGE: &str = "\
-usage: load [quick] [WORKLOAD…] [--peers NAME,…] [--rounds N] [--round-ms N] [--latency] [--list]
+usage: load [quick] [WORKLOAD…] [--peers NAME,…] [--rounds N] [--round-ms N] [--latency] [--huki PATH] [--list]
 
   quick          fewer and shorter rounds: a glance, not a figure to quote
   WORKLOAD       by name; none: all of them
@@ -18,6 +19,7 @@ usage: load [quick] [WORKLOAD…] [--peers NAME,…] [--rounds N] [--round-ms N]
   --rounds N     interleaved rounds per workload
   --round-ms N   milliseconds per peer and round
   --latency      percentiles too, of a closed loop at full load
+  --huki PATH    measure this binary instead of building it from the sources here
   --list         print workloads and peers";
 
 /// What the command line asks for.
@@ -27,6 +29,8 @@ pub(crate) struct Args {
     pub(crate) peers: Vec<&'static Peer>,
     pub(crate) plan: Plan,
     pub(crate) lists: bool,
+    /// The binary to measure as the peer `huki`; none: the one of these sources, built if need be.
+    pub(crate) huki: Option<PathBuf>,
 }
 
 /// Reads the arguments after the program's name.
@@ -42,6 +46,7 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Args,
             latencies: false,
         },
         lists: false,
+        huki: None,
     };
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -51,6 +56,10 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Args,
                     ..quick()
                 };
             }
+            "--huki" => match arguments.next() {
+                Some(path) => args.huki = Some(PathBuf::from(path)),
+                None => return Err(format!("--huki: expected a path\n{USAGE}")),
+            },
             "--latency" => args.plan.latencies = true,
             "all" => args.workloads = WORKLOADS.iter().collect(),
             "--list" => args.lists = true,

@@ -65,7 +65,7 @@ fn harness(arguments: Vec<OsString>) -> Result<ExitCode, String> {
         println!("  {:<16} {}", peer.name, peer.settings);
     }
     let mut all_whole = true;
-    for (peer, error) in peers::prepare(&mut args.peers) {
+    for (peer, error) in peers::prepare(&mut args.peers, args.huki.take()) {
         println!("  {}: left out: {error}", peer.name);
         all_whole = false;
     }

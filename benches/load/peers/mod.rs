@@ -19,6 +19,7 @@ mod script;
 mod websockets;
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 
 use crate::workload::Kind;
 
@@ -115,13 +116,16 @@ impl Peer {
     }
 }
 
-/// Builds the programs among `peers` that are not part of this executable. A peer that cannot run
-/// is taken from the list and returned with the reason.
-pub(crate) fn prepare(peers: &mut Vec<&'static Peer>) -> Vec<(&'static Peer, String)> {
+/// Builds the programs among `peers` that are not part of this executable, unless `huki` names one
+/// that is ready. A peer that cannot run is taken from the list and returned with the reason.
+pub(crate) fn prepare(
+    peers: &mut Vec<&'static Peer>,
+    huki: Option<PathBuf>,
+) -> Vec<(&'static Peer, String)> {
     if !peers.iter().any(|peer| peer.is_script()) {
         return Vec::new();
     }
-    match script::build() {
+    match huki.map_or_else(script::build, script::choose) {
         Ok(()) => Vec::new(),
         Err(error) => peers
             .extract_if(.., |peer| peer.is_script())

@@ -9,6 +9,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// The script's path; `name` is its file in `benches/luau`.
 pub(super) fn path(name: &str) -> PathBuf {
@@ -17,9 +18,28 @@ pub(super) fn path(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// The binary `huki` beside the harness's own.
+/// A binary that the command line names, instead of the one that belongs to these sources.
+static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
+
+/// The binary `huki`: the chosen one, or the one beside the harness's own.
 pub(super) fn huki(harness: &Path) -> PathBuf {
-    harness.with_file_name("huki")
+    CHOSEN
+        .get()
+        .cloned()
+        .unwrap_or_else(|| harness.with_file_name("huki"))
+}
+
+/// Measures the binary at `path`; nothing is built.
+///
+/// # Errors
+/// If there is no file, or another was chosen before.
+pub(super) fn choose(path: PathBuf) -> Result<(), String> {
+    if !path.is_file() {
+        return Err(format!("{} is no file", path.display()));
+    }
+    CHOSEN
+        .set(path)
+        .map_err(|path| format!("{}: another binary was chosen before", path.display()))
 }
 
 /// Has cargo build `huki`.

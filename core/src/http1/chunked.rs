@@ -133,6 +133,14 @@ impl ChunkedDecoder {
         // Kept out of `self` while bytes are walked, where the compiler keeps them in registers.
         let (mut state, mut framing_left) = (self.state, self.framing_bytes_left);
         let mut at = 0;
+        // Framing that is plain and all there is read at once; the table below does the rest.
+        if let Some((size, len)) = state.plain_framing(input)
+            && let Some(left) = u32::try_from(len)
+                .ok()
+                .and_then(|len| framing_left.checked_sub(len))
+        {
+            (state, framing_left, at) = (State::Data { left: size }, left, len);
+        }
         while let Some(byte) = input.get(at) {
             match state {
                 State::Data { left } => {
@@ -179,6 +187,29 @@ impl ChunkedDecoder {
 }
 
 impl State {
+    /// The size of the next chunk and the length of the framing before its data, if `input` begins
+    /// with nothing but the end of the last chunk, a size of up to eight digits, and its CRLF.
+    #[inline]
+    fn plain_framing(self, input: &[u8]) -> Option<(u64, usize)> {
+        let line = match self {
+            Self::DataCr => input.strip_prefix(b"\r\n")?,
+            Self::Size { digits: 0, .. } => input,
+            _ => return None,
+        };
+        let mut size = 0;
+        for (digits, byte) in line.iter().enumerate().take(9) {
+            match hex_digit(*byte) {
+                Some(digit) if digits < 8 => size = size << 4 | u64::from(digit),
+                _ if size == 0 => return None,
+                _ => {
+                    let behind = line.get(digits..)?.strip_prefix(b"\r\n")?;
+                    return Some((size, input.len() - behind.len()));
+                }
+            }
+        }
+        None
+    }
+
     /// The transition table: every legal pair of state and byte, and the rule each other one
     /// breaks. `Data` and `Done` never get here.
     #[inline]

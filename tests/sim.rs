@@ -50,7 +50,7 @@ pub(crate) enum Call {
 const CALLS: usize = 5;
 
 /// Polls in a row that may neither wait nor lead to a call. More is a loop that burns a core.
-const IDLE_POLLS_MAX: u32 = 100;
+const IDLE_POLLS_MAX: u32 = 5;
 
 /// Something that will happen at some time.
 #[derive(Clone, Copy, Debug)]

@@ -49,8 +49,9 @@ fn mark(tag: &str) -> Vec<u8> {
 
 /// A client that keeps all the rules.
 pub(super) fn honest(number: usize, dice: &mut Dice) -> Client {
-    match dice.below(4) {
-        0 => websocket(number, dice),
+    match dice.below(6) {
+        0 | 1 => websocket(number, dice),
+        2 => burst(number),
         _ => http(number, dice),
     }
 }
@@ -112,6 +113,23 @@ fn http(number: usize, dice: &mut Dice) -> Client {
     }
 }
 
+/// More requests at once than may be in flight, and the end right behind them.
+fn burst(number: usize) -> Client {
+    let tags = (0..12).map(|exchange| format!("b{number}r{exchange}"));
+    let asked: Vec<_> = tags.map(|tag| (body_for(&tag, 10), tag)).collect();
+    let request = |tag: &String| format!("GET /bytes/{tag}/10 HTTP/1.1\r\nHost: sim\r\n\r\n");
+    let requests: String = asked.iter().map(|(_, tag)| request(tag)).collect();
+    let answer = |(body, tag)| Expected {
+        tag,
+        body,
+        is_head: false,
+    };
+    Client {
+        script: Script::new([Step::Send(requests.into_bytes()), Step::HalfClose]),
+        expects: Expects::Answers(asked.into_iter().map(answer).collect()),
+    }
+}
+
 /// A request with a body, of announced length or in chunks.
 fn post(tag: &str, body: &[u8], connection: &str, dice: &mut Dice) -> Vec<u8> {
     let head = format!("POST /echo/{tag} HTTP/1.1\r\nHost: sim\r\n{connection}");
@@ -133,14 +151,11 @@ fn post(tag: &str, body: &[u8], connection: &str, dice: &mut Dice) -> Vec<u8> {
 }
 
 fn websocket(number: usize, dice: &mut Dice) -> Client {
-    let handshake = format!(
-        "GET /ws/c{number} HTTP/1.1\r\nHost: sim\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    );
-    let mut steps = vec![
-        Step::Send(handshake.into_bytes()),
-        Step::AwaitText(b"\r\n\r\n".to_vec()),
-    ];
+    let mut steps = vec![Step::Send(upgrade(number))];
+    if dice.chance(700) {
+        steps.push(Step::AwaitText(b"\r\n\r\n".to_vec()));
+    }
+    // Who does not wait is too early by RFC 6455 §4.1, and is heard all the same.
     let mut expects = Vec::new();
     for _ in 0..dice.up_to(8) {
         let len = [0, 1, 125, 126, 3_000, 66_000][dice.below(6)];
@@ -172,6 +187,14 @@ fn websocket(number: usize, dice: &mut Dice) -> Client {
         script: Script::new(steps),
         expects: Expects::Echoes(expects),
     }
+}
+
+pub(super) fn upgrade(number: usize) -> Vec<u8> {
+    let request = format!(
+        "GET /ws/c{number} HTTP/1.1\r\nHost: sim\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    request.into_bytes()
 }
 
 /// A message in one frame or several, with a ping in between now and then.
@@ -234,7 +257,7 @@ pub(super) fn hostile(number: usize, dice: &mut Dice) -> Client {
     let large = get("stream", 300_000).into_bytes();
     let pause = Step::Pause(dice.within(Duration::from_millis(200)));
     let body = b"POST /echo/h HTTP/1.1\r\nHost: sim\r\nContent-Length: 50\r\n\r\nsome";
-    let steps = match dice.below(8) {
+    let steps = match dice.below(9) {
         0 => vec![],
         1 => vec![Step::Send(b"GET / HT".to_vec())],
         2 => vec![Step::Send(body.to_vec())],
@@ -246,6 +269,12 @@ pub(super) fn hostile(number: usize, dice: &mut Dice) -> Client {
             pause,
             Step::HalfClose,
         ],
+        7 => {
+            // Each ping wants a pong, and none is ever read.
+            let pings = frame(0x89, &[b'p'; 125], dice).repeat(6_000);
+            let upgrade = Step::Send(upgrade(number));
+            vec![Step::StopReading, upgrade, Step::Send(pings)]
+        }
         _ => {
             let Client { mut script, .. } = honest(number, dice);
             let at = dice.below(script.steps.len() + 1);

@@ -219,6 +219,7 @@ impl<S> Connection<S> {
             .receive(segment, cx.now, &mut cx.inbox.log, &mut self.out)
         {
             Ok(consumed) if consumed < filled => {
+                debug_assert!(filled - consumed <= self.limits.segment_bytes_max as usize);
                 let mut spill = self.out.pool().take(filled - consumed);
                 spill.append(&cx.inbox.area[base + consumed..base + filled]);
                 self.spill = Some(spill);

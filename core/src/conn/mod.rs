@@ -15,6 +15,7 @@
 //!
 //! Not here: sockets, keys, timers that fire by themselves (`reactor/`).
 
+mod body;
 mod pipeline;
 mod response;
 mod server;

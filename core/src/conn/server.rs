@@ -22,11 +22,11 @@
 
 mod input;
 
+use super::body::IncomingBody;
 use super::pipeline::{Answer, Asked, Pipeline};
 use super::response::{self, BodyPlan, FieldPlan, Persistence, Response, SharedDate};
 use super::{Appetite, Deadline, EventLog, Exchange, Misuse, WsSettings};
-use crate::buffer::{PooledBuf, SendBuffer};
-use crate::http1::chunked::ChunkedDecoder;
+use crate::buffer::SendBuffer;
 use crate::http1::parse::HeadProgress;
 use crate::http1::write;
 use crate::limits::Limits;
@@ -35,9 +35,6 @@ use crate::ws::deflate::{DeflateOffer, DeflateParams};
 use crate::ws::handshake;
 use std::rc::Rc;
 use std::time::Instant;
-
-/// Bytes set aside for a collected body on the word of its length alone.
-const TRUSTED_BODY_BYTES: u64 = 64 * 1024;
 
 /// What all connections of a listener share.
 #[derive(Debug)]
@@ -65,8 +62,7 @@ enum State {
     /// Inside the body of the newest exchange.
     Body {
         exchange: Exchange,
-        left: BodyLeft,
-        collected: Option<PooledBuf>,
+        body: IncomingBody,
     },
     /// The newest exchange asks for a WebSocket; nothing is read until it is answered.
     Upgrade {
@@ -74,14 +70,10 @@ enum State {
         accept_key: [u8; 28],
         deflate: Option<DeflateOffer>,
     },
+    /// The newest exchange is about to be refused; never between two calls.
+    Refused { exchange: Exchange },
     /// No further input means anything.
     Done,
-}
-
-#[derive(Debug)]
-enum BodyLeft {
-    Length(u64),
-    Chunked(ChunkedDecoder),
 }
 
 impl State {
@@ -152,7 +144,7 @@ impl ServerConn {
             let step = match self.state {
                 State::Head { .. } => self.receive_head(segment, at, now, log, out),
                 State::Body { .. } => self.receive_body(segment, at, log, out),
-                State::Upgrade { .. } | State::Done => break,
+                State::Upgrade { .. } | State::Refused { .. } | State::Done => break,
             };
             match step {
                 Ok(0) => break,
@@ -177,7 +169,7 @@ impl ServerConn {
         let incomplete = match self.state {
             State::Head { begun, .. } => begun,
             State::Body { .. } => true,
-            State::Upgrade { .. } | State::Done => false,
+            State::Upgrade { .. } | State::Refused { .. } | State::Done => false,
         };
         self.deadline = None;
         if incomplete {
@@ -206,7 +198,7 @@ impl ServerConn {
             State::Head { .. } => (Deadline::Head, 408),
             State::Body { .. } => (Deadline::Body, 408),
             State::Upgrade { .. } => (Deadline::Handshake, 503),
-            State::Done => return None,
+            State::Refused { .. } | State::Done => return None,
         };
         self.refuse_with(status, b"", &[], out);
         Some(missed)
@@ -222,7 +214,9 @@ impl ServerConn {
         match self.state {
             State::Body { .. } => Appetite::Read,
             State::Head { .. } if !full => Appetite::Read,
-            State::Head { .. } | State::Upgrade { .. } | State::Done => Appetite::Pause,
+            State::Head { .. } | State::Upgrade { .. } | State::Refused { .. } | State::Done => {
+                Appetite::Pause
+            }
         }
     }
 
@@ -422,7 +416,7 @@ impl ServerConn {
                 self.pipeline.close_after_all();
             }
             // Its request is arriving, and is the last.
-            State::Head { .. } | State::Done => {}
+            State::Head { .. } | State::Refused { .. } | State::Done => {}
             State::Body { .. } | State::Upgrade { .. } => self.pipeline.close_after_all(),
         }
     }
@@ -484,7 +478,7 @@ impl ServerConn {
             State::Head { .. } if self.pipeline.in_flight() == 0 => limits.idle_timeout,
             State::Body { .. } => limits.body_timeout,
             State::Upgrade { .. } => limits.handshake_timeout,
-            State::Head { .. } | State::Done => {
+            State::Head { .. } | State::Refused { .. } | State::Done => {
                 self.deadline = None;
                 return;
             }

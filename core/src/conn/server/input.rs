@@ -8,12 +8,12 @@
 //!
 //! Not here: answers of the application (`conn/server.rs`).
 
-use super::{BodyLeft, ServerConn, State, TRUSTED_BODY_BYTES};
-use crate::buffer::{SendBuffer, Span};
+use super::{ServerConn, State};
+use crate::buffer::SendBuffer;
+use crate::conn::body::{Destination, IncomingBody};
 use crate::conn::pipeline::{Answer, Asked};
 use crate::conn::response::{self, BodyPlan, FieldPlan, Persistence, Response};
-use crate::conn::{Event, EventLog, Exchange, Payload};
-use crate::http1::chunked::{ChunkedDecoder, Step};
+use crate::conn::{EventLog, Exchange};
 use crate::http1::{Framing, Method, RequestHead, Version, parse};
 use crate::violation::Violation;
 use crate::ws::deflate::DeflateOffer;
@@ -111,37 +111,25 @@ impl ServerConn {
             None
         };
         let exchange = self.open(&head, out);
-        self.state = match (upgrade, head.framing) {
+        self.state = match (upgrade, IncomingBody::new(head.framing, limits)) {
             (Some((accept_key, deflate)), _) => State::Upgrade {
                 exchange,
                 accept_key,
                 deflate,
             },
-            (None, Framing::Length(left)) => self.body_state(exchange, BodyLeft::Length(left)),
-            (None, Framing::Chunked) => {
-                let decoder = ChunkedDecoder::new(limits.chunk_framing_bytes_max);
-                self.body_state(exchange, BodyLeft::Chunked(decoder))
-            }
-            (None, Framing::None | Framing::UntilClose) if self.pipeline.closes() => State::Done,
-            (None, Framing::None | Framing::UntilClose) => State::resting(),
+            (None, Some(body)) => State::Body { exchange, body },
+            (None, None) if self.pipeline.closes() => State::Done,
+            (None, None) => State::resting(),
         };
         log.push_request(exchange, head, at);
         Ok(len)
-    }
-
-    fn body_state(&self, exchange: Exchange, left: BodyLeft) -> State {
-        State::Body {
-            exchange,
-            left,
-            collected: None,
-        }
     }
 
     /// Opens the exchange of a request that is refused although its head is whole, so that the
     /// refusal of a HEAD has no body (RFC 9110 §9.3.2).
     fn open_refused(&mut self, head: &RequestHead) {
         let exchange = self.pipeline.open(asked(head));
-        self.state = self.body_state(exchange, BodyLeft::Length(0));
+        self.state = State::Refused { exchange };
     }
 
     /// Opens an exchange for a request just parsed.
@@ -168,65 +156,27 @@ impl ServerConn {
         log: &mut EventLog,
         out: &SendBuffer,
     ) -> Result<usize, Refusal> {
-        let State::Body {
-            exchange,
-            left,
-            collected,
-        } = &mut self.state
-        else {
+        let State::Body { exchange, body } = &mut self.state else {
             return Ok(0);
         };
-        let exchange = *exchange;
-        let input = &segment[at..];
-        let (consumed, data, ends) = match left {
-            BodyLeft::Length(left) => {
-                let take = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
-                *left -= take as u64;
-                (take, 0..take, *left == 0)
-            }
-            BodyLeft::Chunked(decoder) => match decoder.decode(input)? {
-                Step::NeedMore { consumed } => (consumed, 0..0, false),
-                Step::Data { consumed, data } => (consumed, data, false),
-                Step::End { consumed } => (consumed, 0..0, true),
-            },
+        let settings = &self.settings;
+        let to = Destination {
+            exchange: *exchange,
+            collect_bytes_max: settings
+                .collect_bodies
+                .then_some(settings.limits.body_bytes_max),
+            log,
+            pool: out.pool(),
         };
-        let span = Span::new(at + data.start..at + data.end);
-        let whole_in_segment = ends && collected.is_none();
-        if !data.is_empty() && (!self.settings.collect_bodies || whole_in_segment) {
-            log.push(Event::Body {
-                exchange,
-                payload: Payload::Segment(span),
-            });
-        } else if !data.is_empty() {
-            let buffer = match collected {
-                Some(buffer) => buffer,
-                None => {
-                    let announced = match left {
-                        BodyLeft::Length(left) => (*left).min(TRUSTED_BODY_BYTES),
-                        BodyLeft::Chunked(_) => 0,
-                    };
-                    let announced = usize::try_from(announced).unwrap_or(0);
-                    collected.insert(out.pool().take(data.len() + announced))
-                }
-            };
-            if (buffer.len() + data.len()) as u64 > self.settings.limits.body_bytes_max {
-                return Err(Violation::BodyTooLarge.into());
-            }
-            buffer.append(&input[data]);
-        }
-        if ends {
-            if let Some(buffer) = collected.take() {
-                let payload = log.keep(buffer);
-                log.push(Event::Body { exchange, payload });
-            }
-            log.push(Event::End { exchange });
+        let taken = body.receive(segment, at, to)?;
+        if taken.ends {
             self.state = if self.pipeline.closes() {
                 State::Done
             } else {
                 State::resting()
             };
         }
-        Ok(consumed)
+        Ok(taken.consumed)
     }
 
     /// Answers a broken rule, in its turn, and takes nothing more.
@@ -253,7 +203,9 @@ impl ServerConn {
         out: &mut SendBuffer,
     ) {
         let exchange = match core::mem::replace(&mut self.state, State::Done) {
-            State::Body { exchange, .. } | State::Upgrade { exchange, .. } => exchange,
+            State::Body { exchange, .. }
+            | State::Upgrade { exchange, .. }
+            | State::Refused { exchange } => exchange,
             State::Head { .. } | State::Done => self.pipeline.open(Asked::default()),
         };
         self.pipeline.close_after(exchange);

@@ -10,7 +10,7 @@
 //! Not here: listening and limits (`reactor/`); the loop, which is the embedder's four lines.
 
 use crate::conn::Exchange;
-use crate::http1::Request;
+use crate::http1::{Request, Response};
 use crate::reactor::conns::ConnKey;
 use crate::reactor::inbox::{Cause, Inbox, What};
 use crate::reactor::{ListenerKey, Reactor};
@@ -31,10 +31,14 @@ pub trait Handler<N: Net> {
         listener: ListenerKey,
     );
 
-    /// Bytes of a request's body.
+    /// A response's head arrived, on a connection that we opened. If it has a body, that follows
+    /// as a request's does.
+    fn on_response(&mut self, _: &mut Reactor<N>, _: ConnKey, _: Exchange, _: Response<'_>) {}
+
+    /// Bytes of a body.
     fn on_body(&mut self, _: &mut Reactor<N>, _: ConnKey, _: Exchange, _: &[u8]) {}
 
-    /// A request's body is complete.
+    /// A body is complete.
     fn on_end(&mut self, _: &mut Reactor<N>, _: ConnKey, _: Exchange) {}
 
     /// An accepted upgrade is done: messages may flow.
@@ -67,6 +71,9 @@ pub fn dispatch<N: Net>(inbox: &Inbox, reactor: &mut Reactor<N>, handler: &mut i
                 listener,
             } => {
                 handler.on_request(reactor, conn, exchange, request, listener);
+            }
+            What::Response { exchange, response } => {
+                handler.on_response(reactor, conn, exchange, response)
             }
             What::Body { exchange, bytes } => handler.on_body(reactor, conn, exchange, bytes),
             What::End { exchange } => handler.on_end(reactor, conn, exchange),

@@ -105,6 +105,8 @@ violations! {
     TransferCodingUnknown: 501, 0, "RFC 9112 §6.1", "transfer coding not implemented";
     /// `Expect` with anything but `100-continue`.
     Expectation: 417, 0, "RFC 9110 §10.1.1", "expectation not supported";
+    /// `CONNECT`: there are no tunnels here, and a 2xx would promise one.
+    Connect: 501, 0, "RFC 9110 §9.3.6", "tunnels are not implemented";
     /// `Connection` or `Upgrade` is no list of tokens.
     Connection: 400, 0, "RFC 9110 §7.6.1", "malformed Connection";
     /// A body longer than `Limits::body_bytes_max` where bodies are collected.
@@ -123,6 +125,10 @@ violations! {
     Trailer: 400, 0, "RFC 9112 §7.1.2", "malformed trailer field";
     /// The peer stopped sending inside a message.
     Incomplete: 400, 0, "RFC 9112 §8", "incomplete message";
+    /// A server sent what nobody had asked for. Never answered, as only requests are.
+    Unsolicited: 400, 0, "RFC 9112 §9.3", "response without a request";
+    /// A WebSocket handshake with another method than GET.
+    WebSocketMethod: 405, 0, "RFC 6455 §4.1", "WebSocket handshake is not a GET";
     /// A WebSocket handshake of another version than 13.
     WebSocketVersion: 426, 0, "RFC 6455 §4.4", "WebSocket version not supported";
     /// A WebSocket handshake that lacks a field, repeats one, or has a malformed one.

@@ -126,7 +126,7 @@ fn other_side_reads(role: Role, out: &[u8]) {
     let mut decoder = MessageDecoder::default();
     let pool = BufferPool::default();
     while decoder
-        .next(&mut bytes, &mut at, rules, &pool)
+        .next(&mut bytes, &mut at, rules, &pool, None)
         .expect("what we send is legal")
         .is_some()
     {}

@@ -59,7 +59,7 @@ fn decode(
     let (mut decoder, mut said) = (MessageDecoder::default(), Vec::new());
     let result = drive(bytes, cuts, |segment| {
         let mut at = 0;
-        while let Some(received) = decoder.next(segment, &mut at, rules, &pool)? {
+        while let Some(received) = decoder.next(segment, &mut at, rules, &pool, None)? {
             said.push(match received {
                 Received::Message { kind, range } => Said::Message(kind, segment[range].to_vec()),
                 Received::Assembled { kind, bytes } => Said::Message(kind, bytes.to_vec()),

@@ -16,19 +16,21 @@
 //! Not here: sockets, keys, timers that fire by themselves (`reactor/`).
 
 mod body;
+pub mod client;
 mod pipeline;
 mod response;
 mod server;
 pub mod websocket;
 
 pub use response::{Response, SharedDate};
-pub use server::{ServerConn, ServerSettings};
+pub use server::{Accepted, ServerConn, ServerSettings};
 pub use websocket::{WsConn, WsSettings};
 
 use crate::buffer::{PooledBuf, SendBuffer, Span};
-use crate::http1::{Field, Request, RequestHead};
+use crate::http1::{self, Field, Request, RequestHead, ResponseHead};
 use crate::violation::Violation;
 use crate::ws::MessageKind;
+use core::ops::Range;
 use std::time::Instant;
 
 /// Numbers a request on its connection, and so its answer (RFC 9110: one exchange).
@@ -61,7 +63,16 @@ pub enum Event {
         /// Offset of the head's first byte in the segment.
         at: u32,
     },
-    /// Bytes of a request's body; all of them at once where bodies are collected.
+    /// The final head of a response arrived whole. `Body` and `End` follow if it has a body.
+    Response {
+        /// Which request of ours it answers.
+        exchange: Exchange,
+        /// Index of its head in the log.
+        head: u32,
+        /// Offset of the head's first byte in the segment.
+        at: u32,
+    },
+    /// Bytes of a body; all of them at once where bodies are collected.
     Body {
         /// Whose body.
         exchange: Exchange,
@@ -103,6 +114,8 @@ pub struct EventLog {
     events: Vec<Event>,
     /// Heads of the requests, by `Event::Request::head`.
     pub(crate) heads: Vec<RequestHead>,
+    /// Heads of the responses, by `Event::Response::head`.
+    responses: Vec<ResponseHead>,
     /// Fields of all heads; each head knows its range.
     pub(crate) fields: Vec<Field>,
     /// Payloads that did not fit one segment, by `Payload::Assembled`.
@@ -134,6 +147,23 @@ impl EventLog {
             head: index,
             at,
         });
+    }
+
+    /// Adds the response just parsed from offset `at` of the segment.
+    pub(crate) fn push_response(&mut self, exchange: Exchange, head: ResponseHead, at: usize) {
+        let index = u32::try_from(self.responses.len()).unwrap_or(u32::MAX);
+        let at = u32::try_from(at).unwrap_or(u32::MAX);
+        self.responses.push(head);
+        self.events.push(Event::Response {
+            exchange,
+            head: index,
+            at,
+        });
+    }
+
+    /// Drops the fields of a head that is not logged after all: the last ones parsed.
+    pub(crate) fn forget_fields(&mut self, fields: &Range<u32>) {
+        self.fields.truncate(fields.start as usize);
     }
 
     /// A view of a head that is not logged yet and begins `bytes`.
@@ -177,10 +207,28 @@ impl EventLog {
         Some(Request::new(head, bytes, fields))
     }
 
+    /// The response whose head is number `head` and began at offset `at` of `segment`.
+    pub fn response<'a>(
+        &'a self,
+        head: u32,
+        at: u32,
+        segment: &'a [u8],
+    ) -> Option<http1::Response<'a>> {
+        let head = self.responses.get(head as usize)?;
+        let bytes = Span {
+            start: at,
+            len: head.len,
+        }
+        .of(segment);
+        let fields = head.fields.start as usize..head.fields.end as usize;
+        Some(http1::Response::new(head, bytes, self.fields.get(fields)?))
+    }
+
     /// Forgets everything, keeps the memory. Assembled payloads go back to their pool.
     pub fn clear(&mut self) {
         self.events.clear();
         self.heads.clear();
+        self.responses.clear();
         self.fields.clear();
         self.assembled.clear();
     }
@@ -316,6 +364,8 @@ pub enum Misuse {
     Gone,
     /// The exchange has been answered already, or never was.
     AlreadyAnswered,
+    /// Another exchange is under way on the connection.
+    Busy,
     /// The connection still speaks HTTP.
     NotAWebSocket,
     /// The connection, or the exchange, is no upgrade to WebSocket.
@@ -342,6 +392,7 @@ impl core::fmt::Display for Misuse {
         f.write_str(match self {
             Self::Gone => "the connection has ended",
             Self::AlreadyAnswered => "the request has been answered already",
+            Self::Busy => "another request is under way",
             Self::NotAWebSocket => "the connection is not a WebSocket",
             Self::NotAnUpgrade => "the request does not ask for a WebSocket",
             Self::Closing => "the WebSocket is closing",

@@ -89,11 +89,11 @@ impl State {
 
 /// What an accepted handshake has agreed on.
 #[derive(Debug)]
-pub(crate) struct Accepted {
+pub struct Accepted {
     /// How the WebSocket is to behave.
-    pub(crate) settings: Rc<WsSettings>,
+    pub settings: Rc<WsSettings>,
     /// permessage-deflate, where both ends want it.
-    pub(crate) deflate: Option<DeflateParams>,
+    pub deflate: Option<DeflateParams>,
 }
 
 /// A sans-IO HTTP/1.1 server connection. See the module for its diagram.
@@ -396,7 +396,7 @@ impl ServerConn {
     }
 
     /// The accepted WebSocket, once, when everything asked before is answered.
-    pub(crate) fn take_accepted(&mut self) -> Option<Box<Accepted>> {
+    pub fn take_accepted(&mut self) -> Option<Box<Accepted>> {
         if self.pipeline.in_flight() > 0 {
             None
         } else {

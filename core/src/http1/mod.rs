@@ -28,6 +28,7 @@
 //! | HTTP/1.2 to 1.9 | spoken to as 1.1 | 9110 §2.5 |
 //! | any other version, the preface of HTTP/2 | `VersionUnsupported` | 9110 §15.6.6 |
 //! | unknown method, well-formed | delivered | 9110 §9.1 |
+//! | `CONNECT` | `Connect`: there are no tunnels, and a 2xx would promise one | 9110 §9.3.6 |
 //! | `#` in a target | `Target` | 9112 §3.2 |
 //! | visible ASCII that RFC 3986 does not list in a target | delivered: browsers send it | 9112 §3.2 |
 //! | absolute-form other than `http`, `https`; with user information | `Target` | 9110 §4.2.4 |
@@ -318,6 +319,56 @@ impl<'a> Request<'a> {
 
     /// Names and values in wire order.
     pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let bytes = self.bytes;
+        self.fields
+            .iter()
+            .map(move |field| (field.name.of(bytes), field.value.of(bytes)))
+    }
+
+    /// The value of the first field with this name, compared without case.
+    pub fn field(&self, name: &[u8]) -> Option<&'a [u8]> {
+        self.fields()
+            .find(|(have, _)| have.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// Whether `Body` and `End` completions follow.
+    pub fn has_body(&self) -> bool {
+        self.head.framing != Framing::None
+    }
+}
+
+/// A parsed response with its bytes, borrowed from whoever holds them.
+#[derive(Clone, Copy, Debug)]
+pub struct Response<'a> {
+    head: &'a ResponseHead,
+    /// The head's own bytes.
+    bytes: &'a [u8],
+    fields: &'a [Field],
+}
+
+impl<'a> Response<'a> {
+    /// A view of `head`, whose bytes are `bytes` and whose fields are `fields`.
+    pub fn new(head: &'a ResponseHead, bytes: &'a [u8], fields: &'a [Field]) -> Self {
+        Self {
+            head,
+            bytes,
+            fields,
+        }
+    }
+
+    /// What the head says.
+    pub fn head(&self) -> &'a ResponseHead {
+        self.head
+    }
+
+    /// The reason phrase as sent; often empty, never to be relied on (RFC 9112 §4).
+    pub fn reason(&self) -> &'a [u8] {
+        self.head.reason.of(self.bytes)
+    }
+
+    /// Names and values in wire order.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone + use<'a> {
         let bytes = self.bytes;
         self.fields
             .iter()

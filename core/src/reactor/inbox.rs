@@ -14,7 +14,7 @@
 use super::ListenerKey;
 use super::conns::ConnKey;
 use crate::conn::{Deadline, Event, EventLog, Exchange};
-use crate::http1::Request;
+use crate::http1::{self, Request};
 use crate::violation::Violation;
 use crate::ws::MessageKind;
 use core::fmt;
@@ -120,6 +120,10 @@ impl Inbox {
                     listener,
                 }
             }
+            Event::Response { exchange, head, at } => {
+                let response = self.log.response(head, at, segment)?;
+                What::Response { exchange, response }
+            }
             Event::Body { exchange, payload } => What::Body {
                 exchange,
                 bytes: self.log.payload(payload, segment),
@@ -224,14 +228,22 @@ pub enum What<'a> {
         /// Where its connection was accepted.
         listener: ListenerKey,
     },
-    /// Part of a request's body, or all of it where bodies are collected.
+    /// A response's head arrived. `Body` and `End` follow if it [has a
+    /// body](http1::Response::has_body).
+    Response {
+        /// Which request of ours it answers.
+        exchange: Exchange,
+        /// The head.
+        response: http1::Response<'a>,
+    },
+    /// Part of a body, or all of it where bodies are collected.
     Body {
         /// Whose body.
         exchange: Exchange,
         /// At least one byte.
         bytes: &'a [u8],
     },
-    /// A request's body is complete.
+    /// A body is complete.
     End {
         /// Whose body.
         exchange: Exchange,

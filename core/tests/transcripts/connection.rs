@@ -329,6 +329,7 @@ impl<'a> Connection<'a> {
                 let request = request.expect("a head that is logged is in the log");
                 self.note_request(exchange, &request);
             }
+            Event::Response { .. } => panic!("no server logs a response"),
             Event::Body { exchange, payload } => {
                 let bytes = events.payload(payload, segment);
                 assert!(!bytes.is_empty(), "an empty piece of a body");

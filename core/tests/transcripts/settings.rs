@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     pub(crate) is_websocket: bool,
     /// The input are responses, and no connection reads them but the parser.
     pub(crate) is_responses: bool,
+    /// The input is what a server sends to a client of ours that has asked once.
+    pub(crate) is_client: bool,
     pub(crate) role: Role,
     pub(crate) limits: Limits,
     /// Bodies come as they come.
@@ -36,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) context_takeover: bool,
     /// The method of the requests that responses answer.
     pub(crate) method: Method,
+    /// The same as it is sent.
+    pub(crate) method_name: String,
 }
 
 impl Settings {
@@ -43,6 +47,7 @@ impl Settings {
         let mut settings = Self {
             is_websocket: language == "ws",
             is_responses: language == "response",
+            is_client: language == "client",
             role: Role::Server,
             limits: Limits::default(),
             stream_bodies: false,
@@ -54,8 +59,9 @@ impl Settings {
             deflate: None,
             context_takeover: false,
             method: Method::Get,
+            method_name: "GET".to_owned(),
         };
-        if !matches!(language, "http" | "response" | "ws") {
+        if !matches!(language, "http" | "response" | "client" | "ws") {
             return Err(format!("no such input: {language}"));
         }
         for word in info.split_whitespace() {
@@ -83,7 +89,10 @@ impl Settings {
             Some(("answer", "none")) => self.answer = None,
             Some(("answer", status)) => self.answer = Some(status.parse().ok()?),
             Some(("body", body)) => self.body = unescape(body).ok()?,
-            Some(("method", method)) => self.method = Method::of(method.as_bytes()),
+            Some(("method", method)) => {
+                self.method = Method::of(method.as_bytes());
+                self.method_name = method.to_owned();
+            }
             Some(("deflate", params)) => self.deflate = Some(format!(";{params}")),
             Some(("accept", protocol)) => self.accept = Some(protocol.to_owned()),
             Some((limit, value)) => {

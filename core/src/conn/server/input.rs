@@ -32,6 +32,7 @@ impl Refusal {
     pub(super) fn violation(self) -> Violation {
         match self {
             Self::Violation(violation) => violation,
+            Self::Handshake(HandshakeError::Method) => Violation::WebSocketMethod,
             Self::Handshake(HandshakeError::VersionUnsupported) => Violation::WebSocketVersion,
             Self::Handshake(_) => Violation::WebSocketHandshake,
         }
@@ -94,6 +95,9 @@ impl ServerConn {
             return Ok(0);
         };
         let len = head.len as usize;
+        if head.method == Method::Connect {
+            return Err(Violation::Connect.into());
+        }
         if let Framing::Length(length) = head.framing
             && self.settings.collect_bodies
             && length > limits.body_bytes_max

@@ -1,0 +1,516 @@
+//! Where completions become resumes, and results become answers: one match each way. The only file
+//! that knows both worlds.
+//!
+//! Sits between `runtime.rs`, which walks the inbox, and `scheduler.rs`, which runs coroutines.
+//! Every coroutine that was started for the wire has a [`Purpose`], and ends in [`returned`] or
+//! [`raised`] with it.
+//!
+//! Invariants
+//! - Every request gets exactly one answer: the handler's, or a fixed 500 that tells nothing of the
+//!   error.
+//! - Every failure reaches the server's `error` callback, or standard error.
+//! - What one script function does wrong touches its own connection at most.
+//!
+//! Not here: what values mean (`net/`), when a coroutine runs (`scheduler.rs`).
+
+use crate::net::request::{self, Unfinished, View};
+use crate::net::response::{self, Fields};
+use crate::net::server::ServerState;
+use crate::net::socket::{self, Event, SocketState};
+use crate::runtime::Worker;
+use crate::scheduler::{self, Progress};
+use crate::vm::{Kind, Pin, Stack};
+use hukilau_core::conn::{Exchange, Misuse};
+use hukilau_core::http1::Request;
+use hukilau_core::reactor::conns::ConnKey;
+use hukilau_core::reactor::inbox::{Cause, Completion, What};
+use hukilau_core::reactor::{Accept, ListenerKey};
+use hukilau_core::ws::{close_code, handshake};
+use std::rc::Rc;
+
+/// What a coroutine was started for, and so what its end means.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    /// Nothing but itself.
+    Detached,
+    /// The script itself.
+    Main,
+    /// A handler of requests: its results are the answer.
+    Request(Asked),
+    /// An upgrade callback: its result is the decision.
+    Upgrade(Box<Offer>),
+    /// A callback of a socket.
+    Socket(Rc<SocketState>, Callback),
+    /// An `error` callback.
+    Hook,
+}
+
+/// Which callback of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Callback {
+    Open,
+    Message,
+    Drain,
+    Close,
+}
+
+impl Callback {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Message => "message",
+            Self::Drain => "drain",
+            Self::Close => "close",
+        }
+    }
+}
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    conn: ConnKey,
+    exchange: Exchange,
+    server: Rc<ServerState>,
+    /// The request itself, kept once its handler is suspended, for reports.
+    request: Option<Pin>,
+}
+
+/// An upgrade that waits for its decision.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    asked: Asked,
+    /// What the client offers, as sent: names with commas between them.
+    protocols: Vec<u8>,
+}
+
+/// An error of a script.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    /// Its text, which begins with its place.
+    pub(crate) message: String,
+    /// The frames below it, one a line.
+    pub(crate) trace: String,
+}
+
+/// A request whose body has not arrived yet.
+pub(crate) struct Awaited {
+    conn: ConnKey,
+    exchange: Exchange,
+    server: Rc<ServerState>,
+    request: Unfinished,
+}
+
+/// Hands one completion to the script.
+pub(crate) fn deliver(worker: &Worker, completion: Completion<'_>) {
+    let conn = completion.conn;
+    match completion.what {
+        What::Request {
+            exchange,
+            request,
+            listener,
+        } => receive_request(worker, (conn, exchange), &request, listener),
+        What::Body { exchange, bytes } => {
+            let mut awaited = worker.awaited.borrow_mut();
+            let found = awaited
+                .iter_mut()
+                .find(|awaited| awaited.conn == conn && awaited.exchange == exchange);
+            if let Some(awaited) = found {
+                awaited.request.body.extend_from_slice(bytes);
+            }
+        }
+        What::End { exchange } => finish_request(worker, conn, exchange),
+        What::Open => with_socket(worker, conn, |socket| {
+            socket::deliver(worker, socket, Event::Open);
+        }),
+        What::Message { kind, payload } => with_socket(worker, conn, |socket| {
+            socket::message(worker, socket, kind, payload);
+        }),
+        What::Closing { code, reason } => with_socket(worker, conn, |socket| {
+            socket::closing(socket, code, reason);
+        }),
+        What::Writable => with_socket(worker, conn, |socket| {
+            socket::deliver(worker, socket, Event::Drain);
+        }),
+        // Pongs keep connections alive, which is core's business; scripts do not ask for them.
+        What::Pong { .. } => {}
+        // Answers come to connections that were opened by us, and scripts cannot open any yet.
+        What::Response { .. } => {}
+        What::Closed { cause } => close(worker, conn, cause),
+    }
+}
+
+fn with_socket(worker: &Worker, conn: ConnKey, call: impl FnOnce(&Rc<SocketState>)) {
+    let socket = worker.sockets.borrow().get(conn).cloned();
+    if let Some(socket) = socket {
+        call(&socket);
+    }
+}
+
+/// A connection has ended.
+fn close(worker: &Worker, conn: ConnKey, cause: &Cause) {
+    worker
+        .awaited
+        .borrow_mut()
+        .retain(|awaited| awaited.conn != conn);
+    with_socket(worker, conn, |socket| {
+        let (code, reason) = match cause {
+            Cause::Violation(violation) => (violation.close_code(), violation.rule()),
+            Cause::Shutdown => (close_code::GOING_AWAY, ""),
+            _ => (close_code::ABNORMAL, ""),
+        };
+        socket::closed(worker, socket, code, reason);
+    });
+}
+
+/// A head arrived: starts the handler, or waits for the body.
+fn receive_request(
+    worker: &Worker,
+    (conn, exchange): (ConnKey, Exchange),
+    request: &Request<'_>,
+    listener: ListenerKey,
+) {
+    let Some(server) = worker.server(listener) else {
+        return response::respond_plain(worker, conn, exchange, 503, &[]);
+    };
+    let peer = worker.reactor.borrow().peer(conn);
+    if request.has_body() {
+        worker.awaited.borrow_mut().push(Awaited {
+            conn,
+            exchange,
+            server,
+            request: Unfinished::new(request, peer),
+        });
+        return;
+    }
+    let mut from = worker.root.stack(worker);
+    let bottom = from.len();
+    request::push(worker, &mut from, request, peer);
+    let asked = Asked {
+        conn,
+        exchange,
+        server,
+        request: None,
+    };
+    if request.head().upgrades_to_websocket {
+        let mut protocols = Vec::new();
+        if let Ok(offer) = handshake::check_upgrade(request) {
+            for protocol in offer.protocols() {
+                protocols.extend_from_slice(protocol);
+                protocols.push(b',');
+            }
+        }
+        upgrade(worker, &mut from, asked, protocols);
+    } else {
+        handle(worker, &mut from, asked);
+    }
+    from.pop(from.len() - bottom);
+}
+
+/// A body is complete: starts the handler.
+fn finish_request(worker: &Worker, conn: ConnKey, exchange: Exchange) {
+    let awaited = {
+        let mut all = worker.awaited.borrow_mut();
+        all.iter()
+            .position(|awaited| awaited.conn == conn && awaited.exchange == exchange)
+            .map(|at| all.swap_remove(at))
+    };
+    let Some(awaited) = awaited else { return };
+    let mut from = worker.root.stack(worker);
+    awaited.request.push(&mut from);
+    let asked = Asked {
+        conn,
+        exchange,
+        server: awaited.server,
+        request: None,
+    };
+    handle(worker, &mut from, asked);
+    from.pop(1);
+}
+
+/// Runs the handler of requests with the request on top of `from`.
+fn handle(worker: &Worker, from: &mut Stack<'_>, asked: Asked) {
+    let (conn, exchange, server) = (asked.conn, asked.exchange, Rc::clone(&asked.server));
+    let Some(handler) = &server.request else {
+        let fields: &[(&[u8], &[u8])] = &[(b"upgrade", b"websocket")];
+        return response::respond_plain(worker, conn, exchange, 426, fields);
+    };
+    start(worker, from, Purpose::Request(asked), handler, &server);
+}
+
+/// Lets the script decide on an upgrade, whose request is on top of `from`.
+fn upgrade(worker: &Worker, from: &mut Stack<'_>, asked: Asked, protocols: Vec<u8>) {
+    let server = Rc::clone(&asked.server);
+    let callback = server
+        .websocket
+        .as_ref()
+        .and_then(|websocket| websocket.upgrade.as_ref());
+    let offer = Box::new(Offer { asked, protocols });
+    match callback {
+        Some(callback) => start(worker, from, Purpose::Upgrade(offer), callback, &server),
+        None => {
+            let accepted = accept(worker, from, &offer, None, None, &Fields::default());
+            if let Err(message) = accepted {
+                fail_request(worker, &offer.asked, "upgrade", &message_only(message));
+            }
+        }
+    }
+}
+
+/// Starts `function(request, server)` in a coroutine; the request is on top of `from`.
+fn start(
+    worker: &Worker,
+    from: &mut Stack<'_>,
+    purpose: Purpose,
+    function: &Pin,
+    server: &ServerState,
+) {
+    let request = from.len();
+    let progress = scheduler::start(worker, from, purpose, |stack| {
+        stack.push_pin(function);
+        from.copy_to(stack, request);
+        match server.object.borrow().as_ref() {
+            Some(object) => stack.push_pin(object),
+            None => stack.push_nil(),
+        }
+        2
+    });
+    if let Progress::Pending(id) = progress {
+        // Suspended: its report, if it fails later, will want to say which request it was.
+        let pin = from.pin(request, worker.root.released());
+        let mut scheduler = worker.scheduler.borrow_mut();
+        match scheduler.purpose_mut(id) {
+            Some(Purpose::Request(asked)) => asked.request = Some(pin),
+            Some(Purpose::Upgrade(offer)) => offer.asked.request = Some(pin),
+            _ => {}
+        }
+    }
+}
+
+/// A coroutine returned; its results are the whole of `stack`.
+pub(crate) fn returned(worker: &Worker, purpose: Purpose, stack: &mut Stack<'_>) {
+    match purpose {
+        Purpose::Detached | Purpose::Main | Purpose::Hook => {}
+        Purpose::Request(asked) => {
+            let answered = response::respond(worker, stack, asked.conn, asked.exchange);
+            if let Err(message) = answered {
+                fail_request(worker, &asked, "request", &message_only(message));
+            }
+        }
+        Purpose::Upgrade(offer) => {
+            if let Err(message) = decide(worker, stack, &offer) {
+                fail_request(worker, &offer.asked, "upgrade", &message_only(message));
+            }
+        }
+        Purpose::Socket(socket, _) => socket::callback_ended(worker, &socket),
+    }
+}
+
+/// A coroutine failed.
+pub(crate) fn raised(worker: &Worker, purpose: Purpose, failure: Failure) {
+    match purpose {
+        Purpose::Detached => worker.report("in a task", &failure),
+        Purpose::Main => worker.fail(failure),
+        Purpose::Hook => worker.report("in the error callback", &failure),
+        Purpose::Request(asked) => fail_request(worker, &asked, "request", &failure),
+        Purpose::Upgrade(offer) => fail_request(worker, &offer.asked, "upgrade", &failure),
+        Purpose::Socket(socket, callback) => {
+            let context = Context {
+                kind: callback.name(),
+                conn: socket.conn,
+                request: None,
+            };
+            report(worker, &socket.server, &failure, &context);
+            if callback == Callback::Open {
+                // Its script never got to know the socket; nobody would ever close it.
+                let mut reactor = worker.reactor.borrow_mut();
+                let _ = reactor.close(socket.conn, close_code::INTERNAL_ERROR, b"");
+            }
+            socket::callback_ended(worker, &socket);
+        }
+    }
+}
+
+fn message_only(message: String) -> Failure {
+    Failure {
+        message,
+        trace: String::new(),
+    }
+}
+
+/// Answers 500 and reports why.
+fn fail_request(worker: &Worker, asked: &Asked, kind: &'static str, failure: &Failure) {
+    response::respond_plain(worker, asked.conn, asked.exchange, 500, &[]);
+    let context = Context {
+        kind,
+        conn: asked.conn,
+        request: asked.request.as_ref(),
+    };
+    report(worker, &asked.server, failure, &context);
+}
+
+/// Acts on the result of an upgrade callback, at the bottom of `stack`.
+fn decide(worker: &Worker, stack: &mut Stack<'_>, offer: &Offer) -> Result<(), String> {
+    let Asked { conn, exchange, .. } = offer.asked;
+    match (stack.kind(1), stack.boolean(1)) {
+        (Kind::None | Kind::Nil, _) | (_, Some(false)) => {
+            response::respond_plain(worker, conn, exchange, 403, &[]);
+            Ok(())
+        }
+        (_, Some(true)) => accept(worker, stack, offer, None, None, &Fields::default()),
+        (Kind::Table, _) => decide_by_table(worker, stack, offer),
+        _ => Err(format!(
+            "upgrade returns true, false or a table, not {}",
+            stack.type_name(1)
+        )),
+    }
+}
+
+/// `{ status, headers, body }` refuses; `{ protocol, headers, data }` accepts.
+fn decide_by_table(worker: &Worker, stack: &mut Stack<'_>, offer: &Offer) -> Result<(), String> {
+    stack.resize(1);
+    stack.push_field(1, c"status");
+    let is_refused = !stack.is_nil(2);
+    stack.pop(1);
+    if is_refused {
+        return response::respond(worker, stack, offer.asked.conn, offer.asked.exchange);
+    }
+    let options = crate::value::Options {
+        index: 1,
+        owner: "upgrade",
+    };
+    let plain = |raise: crate::vm::Raise| raise.0.into_owned();
+    options
+        .check_keys(stack, &["protocol", "headers", "data", "status", "body"])
+        .map_err(plain)?;
+    let protocol = options.text(stack, c"protocol").map_err(plain)?;
+    let mut fields = Fields::default();
+    stack.push_field(1, c"headers");
+    if !stack.is_nil(2) {
+        response::read_headers(stack, 2, &mut fields)?;
+    }
+    stack.push_field(1, c"data");
+    let data = (!stack.is_nil(3)).then_some(3);
+    accept(worker, stack, offer, protocol.as_deref(), data, &fields)
+}
+
+/// Accepts an upgrade, and makes the socket's object.
+fn accept(
+    worker: &Worker,
+    stack: &mut Stack<'_>,
+    offer: &Offer,
+    protocol: Option<&str>,
+    data: Option<i32>,
+    fields: &Fields,
+) -> Result<(), String> {
+    let Asked {
+        conn,
+        exchange,
+        server,
+        ..
+    } = &offer.asked;
+    let Some(websocket) = &server.websocket else {
+        return Err("the server has no websocket options".to_owned());
+    };
+    let protocol = protocol.map(str::as_bytes);
+    let mut offered = offer.protocols.split(|byte| *byte == b',');
+    if let Some(protocol) = protocol
+        && (protocol.is_empty() || !offered.any(|offered| offered == protocol))
+    {
+        return Err(format!(
+            "upgrade: the client did not offer the protocol '{}'",
+            protocol.escape_ascii()
+        ));
+    }
+    let accepted = fields.with(|fields| {
+        let accept = Accept {
+            protocol,
+            fields,
+            settings: Rc::clone(&websocket.settings),
+        };
+        worker
+            .reactor
+            .borrow_mut()
+            .accept_websocket(*conn, *exchange, &accept)
+    });
+    match accepted {
+        Ok(()) => socket::create(worker, stack, *conn, server, protocol, data),
+        // The client has gone while the script decided.
+        Err(Misuse::Gone) => {}
+        Err(misuse) => return Err(format!("upgrade: {misuse}")),
+    }
+    Ok(())
+}
+
+/// Where a failure happened, for its report.
+struct Context<'a> {
+    /// Which callback: `request`, `upgrade`, `open`, `message`, `drain` or `close`.
+    kind: &'static str,
+    conn: ConnKey,
+    request: Option<&'a Pin>,
+}
+
+/// Tells the server's `error` callback, or standard error.
+fn report(worker: &Worker, server: &ServerState, failure: &Failure, context: &Context<'_>) {
+    let mut from = worker.root.stack(worker);
+    let bottom = from.len();
+    if let Some(pin) = context.request {
+        from.push_pin(pin);
+    }
+    let (mut method, mut target, mut ip, mut port) = (Vec::new(), Vec::new(), String::new(), 0);
+    // Without a pin the request lies where `receive_request` has pushed it.
+    let at = from.len();
+    if matches!(context.kind, "request" | "upgrade")
+        && let Some(view) = View::at(&from, at)
+    {
+        (method, target) = (view.method().to_vec(), view.target().to_vec());
+        (ip, port) = (view.ip(), view.port());
+    } else if let Some(hukilau_core::transport::Peer::Ip(peer)) =
+        worker.reactor.borrow().peer(context.conn)
+    {
+        (ip, port) = (peer.ip().to_string(), peer.port());
+    }
+    from.pop(from.len() - bottom);
+    let Some(hook) = &server.error else {
+        let mut place = format!("in {}", context.kind);
+        if !target.is_empty() {
+            // A target is the peer's word: nothing of it may reach a terminal as it is.
+            place = format!("in {} {}", method.escape_ascii(), target.escape_ascii());
+        }
+        if !ip.is_empty() {
+            place = format!("{place} from {ip} port {port}");
+        }
+        return worker.report(&place, failure);
+    };
+    scheduler::start(worker, &from, Purpose::Hook, |stack| {
+        stack.push_pin(hook);
+        stack.push_string(failure.text());
+        stack.push_table(0, 5);
+        let table = stack.len();
+        stack.push_string(context.kind);
+        stack.set_field(table, c"kind");
+        if !target.is_empty() {
+            stack.push_string(&method);
+            stack.set_field(table, c"method");
+            stack.push_string(&target);
+            stack.set_field(table, c"target");
+        }
+        if !ip.is_empty() {
+            stack.push_string(&ip);
+            stack.set_field(table, c"ip");
+            stack.push_number(f64::from(port));
+            stack.set_field(table, c"port");
+        }
+        2
+    });
+}
+
+impl Failure {
+    /// Message and traceback as one text.
+    pub(crate) fn text(&self) -> String {
+        let trace = self.trace.trim_end();
+        if trace.is_empty() {
+            return self.message.clone();
+        }
+        format!("{}\nstack traceback:\n{trace}", self.message)
+    }
+}

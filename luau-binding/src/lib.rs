@@ -1,0 +1,46 @@
+//! Luau over the Hukilau core: a script is an event-driven server.
+//!
+//! Thin on purpose: no protocol rule, no buffer and no timeout lives here. Four verbs: *convert,
+//! resume, convert, call*. A completion of the reactor is converted to Luau values, a coroutine is
+//! resumed with them, what it returns is converted back, and the reactor is called.
+//!
+//! - `runtime.rs`    the loop
+//! - `bridge.rs`     completions → coroutines → answers: the one file that knows both worlds
+//! - `scheduler.rs`  coroutines, waits, timers
+//! - `net/`, `std/`  what scripts require: `@huki/net`, `@huki/task`, `@huki/process`, `@huki/stdio`
+//! - `json.rs`, `value.rs`, `require.rs`  conversions, checks, modules
+//! - `vm.rs`, `vm/`  the fenced interface to the VM
+//!
+//! ```no_run
+//! let mut runtime = hukilau::Runtime::new(&hukilau::Options::default())?;
+//! let status = runtime.run_file("server.luau")?;
+//! # Ok::<(), hukilau::Error>(())
+//! ```
+
+mod bridge;
+mod json;
+mod net;
+mod require;
+mod runtime;
+mod scheduler;
+mod std;
+mod value;
+mod vm;
+
+pub use runtime::{Error, Options, Runtime, Stop};
+
+/// The name of the chunk for a script that is read from standard input.
+pub const STDIN_CHUNK: &str = require::STDIN_CHUNK;
+
+/// The version of Luau that is built in, such as `0.740`.
+pub fn luau_version() -> &'static str {
+    vm::luau_version()
+}
+
+/// The modules that scripts require, as their documentation: name and Luau source with types.
+pub const TYPE_MODULES: &[(&str, &str)] = &[
+    ("@huki/net", include_str!("../types/huki/net.luau")),
+    ("@huki/task", include_str!("../types/huki/task.luau")),
+    ("@huki/process", include_str!("../types/huki/process.luau")),
+    ("@huki/stdio", include_str!("../types/huki/stdio.luau")),
+];

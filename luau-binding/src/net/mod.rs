@@ -1,0 +1,165 @@
+//! The native module `@huki/net`.
+//!
+//! Sits above `vm` and beside `bridge.rs`: these files are what a script calls, the bridge is what
+//! calls a script.
+//!
+//! - `server.rs`    `net.serve`, options, the server object
+//! - `request.rs`   requests and their headers
+//! - `response.rs`  what a handler may return
+//! - `socket.rs`    the WebSocket object
+//! - `methods.rs`   methods as values
+//! - this file      the module's table, JSON and URL helpers
+//!
+//! Not here: protocol rules, buffers, timeouts (core).
+
+pub(crate) mod methods;
+pub(crate) mod request;
+pub(crate) mod response;
+pub(crate) mod server;
+pub(crate) mod socket;
+
+use crate::json;
+use crate::runtime::Worker;
+use crate::value::bad_argument;
+use crate::vm::{self, Outcome, Raise, Returns, Stack};
+use hukilau_core::url;
+use std::rc::Rc;
+
+/// Makes the module's table, and installs the metatables behind it.
+pub(crate) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua::Table> {
+    request::install(lua, worker)?;
+    socket::install(lua, worker)?;
+    server::install(lua, worker)?;
+    let module = lua.create_table()?;
+    let set = |name: &str, function: mlua::Function| module.raw_set(name, function);
+    set("serve", vm::function(lua, worker, c"serve", server::serve)?)?;
+    set("json", vm::function(lua, worker, c"json", json_response)?)?;
+    set(
+        "jsonEncode",
+        vm::function(lua, worker, c"jsonEncode", json_encode)?,
+    )?;
+    set(
+        "jsonDecode",
+        vm::function(lua, worker, c"jsonDecode", json_decode)?,
+    )?;
+    set(
+        "urlEncode",
+        vm::function(lua, worker, c"urlEncode", url_encode)?,
+    )?;
+    set(
+        "urlDecode",
+        vm::function(lua, worker, c"urlDecode", url_decode)?,
+    )?;
+    set(
+        "parseQuery",
+        vm::function(lua, worker, c"parseQuery", parse_query)?,
+    )?;
+    set(
+        "statusText",
+        vm::function(lua, worker, c"statusText", status_text)?,
+    )?;
+    // Safe mlua has no tags on light userdata, so the raw function sets the field itself.
+    let set_null = vm::function(lua, worker, c"null", |stack| {
+        stack.push_null();
+        stack.set_field(1, c"null");
+        Ok(Returns::Values(0))
+    })?;
+    set_null.call::<()>(&module)?;
+    module.set_readonly(true);
+    Ok(module)
+}
+
+/// `net.json(value, status?)`: a response with the value as JSON.
+fn json_response(stack: &mut Stack<'_>) -> Outcome {
+    let status = stack.number(2);
+    if status.is_none() && !stack.is_nil(2) {
+        return Err(bad_argument(stack, "net.json", 2, "a status"));
+    }
+    stack.resize(1);
+    stack.push_table(0, 3);
+    encode_to_string(stack, "net.json", false)?;
+    stack.set_field(2, c"body");
+    stack.push_number(status.unwrap_or(200.0));
+    stack.set_field(2, c"status");
+    stack.push_table(0, 1);
+    stack.push_string("application/json");
+    stack.set_field(3, c"content-type");
+    stack.set_field(2, c"headers");
+    Ok(Returns::Values(1))
+}
+
+/// Pushes the value at 1 as JSON text.
+fn encode_to_string(stack: &mut Stack<'_>, function: &str, is_pretty: bool) -> Result<(), Raise> {
+    let worker = stack.worker()?;
+    let mut scratch = worker.json.borrow_mut();
+    let text = json::encode(&mut scratch, stack, 1, is_pretty)
+        .map_err(|error| Raise::from(format!("{function}: {error}")))?;
+    stack.push_string(text);
+    Ok(())
+}
+
+/// `net.jsonEncode(value, pretty?)`.
+fn json_encode(stack: &mut Stack<'_>) -> Outcome {
+    let is_pretty = stack.boolean(2) == Some(true);
+    stack.resize(1);
+    encode_to_string(stack, "net.jsonEncode", is_pretty)?;
+    Ok(Returns::Values(1))
+}
+
+/// `net.jsonDecode(text)`.
+fn json_decode(stack: &mut Stack<'_>) -> Outcome {
+    let Some(text) = stack.bytes(1) else {
+        return Err(bad_argument(
+            stack,
+            "net.jsonDecode",
+            1,
+            "a string or a buffer",
+        ));
+    };
+    let worker = stack.worker()?;
+    let mut scratch = worker.json.borrow_mut();
+    scratch.load(text);
+    json::decode(&mut scratch, stack)
+        .map_err(|error| Raise::from(format!("net.jsonDecode: {error}")))?;
+    Ok(Returns::Values(1))
+}
+
+/// The string argument of a helper, copied.
+fn text(stack: &Stack<'_>, function: &str) -> Result<Vec<u8>, Raise> {
+    stack
+        .string(1)
+        .map(<[u8]>::to_vec)
+        .ok_or_else(|| bad_argument(stack, function, 1, "a string"))
+}
+
+fn url_encode(stack: &mut Stack<'_>) -> Outcome {
+    let text = text(stack, "net.urlEncode")?;
+    stack.push_string(url::percent_encode(&text));
+    Ok(Returns::Values(1))
+}
+
+fn url_decode(stack: &mut Stack<'_>) -> Outcome {
+    let text = text(stack, "net.urlDecode")?;
+    stack.push_string(url::percent_decode(&text));
+    Ok(Returns::Values(1))
+}
+
+/// `net.parseQuery(text)`: as `request.query`, of any text; a `?` in front is skipped.
+fn parse_query(stack: &mut Stack<'_>) -> Outcome {
+    let text = text(stack, "net.parseQuery")?;
+    let query = text.strip_prefix(b"?").unwrap_or(&text);
+    request::push_pairs(stack, url::query_pairs(query));
+    Ok(Returns::Values(1))
+}
+
+/// `net.statusText(code)`: the reason phrase, empty for a code without one.
+fn status_text(stack: &mut Stack<'_>) -> Outcome {
+    let code = stack
+        .number(1)
+        .filter(|code| code.fract() == 0.0 && (100.0..=999.0).contains(code))
+        .ok_or_else(|| bad_argument(stack, "net.statusText", 1, "a status code"))?;
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be below 1000")]
+    let code = code as u16;
+    stack.push_string(hukilau_core::http1::write::reason_phrase(code));
+    Ok(Returns::Values(1))
+}

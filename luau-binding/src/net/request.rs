@@ -1,0 +1,539 @@
+//! A request as scripts see it: one piece of userdata that holds a copy of the head and the body,
+//! and turns into Luau values only what is asked for.
+//!
+//! Sits in the native module. A request is a record: numbers and the peer ([`Prefix`]), the spans
+//! of its fields, the head's bytes, the body's bytes. It refers to nothing, so the collector frees
+//! it without a destructor, and a script may keep it as long as it likes.
+//!
+//! Invariants
+//! - Spans of the head were checked by the parser; one that does not fit reads as empty.
+//! - Names of fields compare without case (RFC 9110 §5.1); values are bytes as sent.
+//!
+//! Not here: who answers it (`bridge.rs`), what an answer may be (`response.rs`).
+
+use super::methods;
+use crate::json;
+use crate::runtime::Worker;
+use crate::value::bad_argument;
+use crate::vm::atom::Atom;
+use crate::vm::object::{Metatable, Tag};
+use crate::vm::{Outcome, Raise, Returns, Stack};
+use core::net::IpAddr;
+use hukilau_core::http1::Request;
+use hukilau_core::transport::Peer;
+use hukilau_core::url;
+use std::rc::Rc;
+
+/// Bytes of [`Prefix`] in front of each record.
+const PREFIX_BYTES: usize = 32;
+/// Bytes of one field's spans: offset and length of name and value, 16 bits each.
+const FIELD_BYTES: usize = 8;
+
+/// What stands in front of a record. Offsets into a head fit 16 bits (`Limits::head_bytes_max`).
+#[derive(Clone, Copy)]
+struct Prefix {
+    fields: u16,
+    head_len: u16,
+    method: (u16, u16),
+    target: (u16, u16),
+    port: u16,
+    /// Bytes of the address that count: 0 for a socket file, 4, or 16.
+    address_len: u8,
+    address: [u8; 16],
+}
+
+impl Prefix {
+    fn of(request: &Request<'_>, peer: Option<Peer>) -> Self {
+        let head = request.head();
+        let narrow = |n: u32| u16::try_from(n).unwrap_or(0);
+        let (port, address_len, address) = match peer {
+            Some(Peer::Ip(peer)) => match peer.ip() {
+                IpAddr::V4(ip) => {
+                    let mut address = [0; 16];
+                    address[..4].copy_from_slice(&ip.octets());
+                    (peer.port(), 4, address)
+                }
+                IpAddr::V6(ip) => (peer.port(), 16, ip.octets()),
+            },
+            _ => (0, 0, [0; 16]),
+        };
+        Self {
+            fields: u16::try_from(request.field_spans().len()).unwrap_or(0),
+            head_len: narrow(head.len),
+            method: (narrow(head.method_span.start), narrow(head.method_span.len)),
+            target: (narrow(head.target.start), narrow(head.target.len)),
+            port,
+            address_len,
+            address,
+        }
+    }
+
+    fn to_bytes(self) -> [u8; PREFIX_BYTES] {
+        let mut bytes = [0; PREFIX_BYTES];
+        let numbers = [
+            self.fields,
+            self.head_len,
+            self.method.0,
+            self.method.1,
+            self.target.0,
+            self.target.1,
+            self.port,
+            u16::from(self.address_len),
+        ];
+        for (place, number) in bytes.chunks_exact_mut(2).zip(numbers) {
+            place.copy_from_slice(&number.to_ne_bytes());
+        }
+        bytes[16..].copy_from_slice(&self.address);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; PREFIX_BYTES]) -> Self {
+        let number = |n: usize| u16::from_ne_bytes([bytes[2 * n], bytes[2 * n + 1]]);
+        let mut address = [0; 16];
+        address.copy_from_slice(&bytes[16..]);
+        Self {
+            fields: number(0),
+            head_len: number(1),
+            method: (number(2), number(3)),
+            target: (number(4), number(5)),
+            port: number(6),
+            address_len: u8::try_from(number(7)).unwrap_or(0),
+            address,
+        }
+    }
+}
+
+/// A record, taken apart.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    prefix: Prefix,
+    fields: &'a [u8],
+    head: &'a [u8],
+    body: &'a [u8],
+}
+
+fn cut(bytes: &[u8], (start, len): (u16, u16)) -> &[u8] {
+    let start = usize::from(start);
+    bytes.get(start..start + usize::from(len)).unwrap_or(&[])
+}
+
+impl<'a> View<'a> {
+    fn of(record: &'a [u8]) -> Option<Self> {
+        let (prefix, rest) = record.split_first_chunk::<PREFIX_BYTES>()?;
+        let prefix = Prefix::from_bytes(prefix);
+        let (fields, rest) = rest.split_at_checked(usize::from(prefix.fields) * FIELD_BYTES)?;
+        let (head, body) = rest.split_at_checked(usize::from(prefix.head_len))?;
+        Some(Self {
+            prefix,
+            fields,
+            head,
+            body,
+        })
+    }
+
+    /// The request at `index` of `stack`.
+    pub(crate) fn at(stack: &'a Stack<'_>, index: i32) -> Option<Self> {
+        Self::of(stack.record(index, Tag::Request)?)
+    }
+
+    /// The method as sent.
+    pub(crate) fn method(&self) -> &'a [u8] {
+        cut(self.head, self.prefix.method)
+    }
+
+    /// The request-target as sent.
+    pub(crate) fn target(&self) -> &'a [u8] {
+        cut(self.head, self.prefix.target)
+    }
+
+    /// Names and values in wire order.
+    fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let (head, fields) = (self.head, self.fields);
+        fields.chunks_exact(FIELD_BYTES).map(move |spans| {
+            let number = |n: usize| u16::from_ne_bytes([spans[2 * n], spans[2 * n + 1]]);
+            (
+                cut(head, (number(0), number(1))),
+                cut(head, (number(2), number(3))),
+            )
+        })
+    }
+
+    /// The values of all fields called `name`.
+    fn values<'n>(&self, name: &'n [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        self.fields()
+            .filter(move |(have, _)| have.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// The peer's address as text; empty for a socket file.
+    pub(crate) fn ip(&self) -> String {
+        let address = self.prefix.address;
+        match self.prefix.address_len {
+            4 => {
+                let [a, b, c, d, ..] = address;
+                IpAddr::from([a, b, c, d]).to_string()
+            }
+            16 => IpAddr::from(address).to_string(),
+            _ => String::new(),
+        }
+    }
+
+    /// The peer's port; 0 for a socket file.
+    pub(crate) fn port(&self) -> u16 {
+        self.prefix.port
+    }
+}
+
+/// A request whose body has not arrived: its record without the body.
+pub(crate) struct Unfinished {
+    prefix: [u8; PREFIX_BYTES],
+    fields: Box<[u8]>,
+    head: Box<[u8]>,
+    /// What has arrived of the body.
+    pub(crate) body: Vec<u8>,
+}
+
+/// Writes the spans of a request's fields.
+fn write_fields(request: &Request<'_>, out: &mut Vec<u8>) {
+    out.clear();
+    out.reserve(request.field_spans().len() * FIELD_BYTES);
+    for field in request.field_spans() {
+        for number in [
+            field.name.start,
+            field.name.len,
+            field.value.start,
+            field.value.len,
+        ] {
+            out.extend_from_slice(&u16::try_from(number).unwrap_or(0).to_ne_bytes());
+        }
+    }
+}
+
+/// Pushes a request that has no body.
+pub(crate) fn push(
+    worker: &Worker,
+    stack: &mut Stack<'_>,
+    request: &Request<'_>,
+    peer: Option<Peer>,
+) {
+    let prefix = Prefix::of(request, peer).to_bytes();
+    let mut fields = worker.scratch.borrow_mut();
+    write_fields(request, &mut fields);
+    stack.push_record(Tag::Request, [&prefix, &fields, request.bytes(), &[]]);
+}
+
+impl Unfinished {
+    /// Keeps a request until its body is there.
+    pub(crate) fn new(request: &Request<'_>, peer: Option<Peer>) -> Self {
+        let mut fields = Vec::new();
+        write_fields(request, &mut fields);
+        Self {
+            prefix: Prefix::of(request, peer).to_bytes(),
+            fields: fields.into_boxed_slice(),
+            head: request.bytes().into(),
+            body: Vec::new(),
+        }
+    }
+
+    /// Pushes the request with what has arrived of its body.
+    pub(crate) fn push(&self, stack: &mut Stack<'_>) {
+        stack.push_record(
+            Tag::Request,
+            [&self.prefix, &self.fields, &self.head, &self.body],
+        );
+    }
+}
+
+/// Installs the metatables of requests and of their headers.
+pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> {
+    Metatable::new(lua, worker, Tag::Request, c"Request")?
+        .with(c"__index", index)?
+        .with(c"__newindex", refuse_write)?
+        .with(c"__namecall", call)?
+        .install()?;
+    Metatable::new(lua, worker, Tag::Headers, c"Headers")?
+        .with(c"__index", header)?
+        .with(c"__newindex", refuse_write)?
+        .with(c"__namecall", call_headers)?
+        .with(c"__iter", iterate_headers)?
+        .install()?;
+    methods::add(lua, worker, (Tag::Request, Atom::Json), c"json", json)?;
+    methods::add(lua, worker, (Tag::Request, Atom::Buffer), c"buffer", buffer)?;
+    methods::add(lua, worker, (Tag::Request, Atom::Form), c"form", form)?;
+    methods::add(lua, worker, (Tag::Headers, Atom::All), c"all", all_values)?;
+    methods::add(
+        lua,
+        worker,
+        (Tag::Headers, Atom::Next),
+        c"next",
+        next_header,
+    )
+}
+
+fn not_a_request(stack: &Stack<'_>) -> Raise {
+    bad_argument(stack, "request", 1, "a request (call methods with a colon)")
+}
+
+fn refuse_write(stack: &mut Stack<'_>) -> Outcome {
+    let name = stack.type_name(1);
+    Err(Raise::from(format!("{name}: a request cannot be changed")))
+}
+
+/// `request.name`.
+fn index(stack: &mut Stack<'_>) -> Outcome {
+    let atom = stack.atom(2);
+    let view = View::at(stack, 1).ok_or_else(|| not_a_request(stack))?;
+    match atom {
+        Some(Atom::Method) => push_part(stack, |view| view.method()),
+        Some(Atom::Path) => push_part(stack, |view| url::split_target(view.target()).path),
+        Some(Atom::Target) => push_part(stack, |view| view.target()),
+        Some(Atom::Body) => push_part(stack, |view| view.body),
+        Some(Atom::Scheme) => stack.push_string("http"),
+        Some(Atom::Port) => {
+            let port = view.port();
+            stack.push_number(f64::from(port));
+        }
+        Some(Atom::Ip) => {
+            let ip = view.ip();
+            stack.push_string(ip);
+        }
+        Some(Atom::Query) => {
+            let query = url::split_target(view.target()).query.unwrap_or(&[]);
+            let query = query.to_vec();
+            push_pairs(stack, url::query_pairs(&query));
+        }
+        Some(Atom::Cookies) => push_cookies(stack),
+        Some(Atom::Headers) => push_headers(stack),
+        Some(atom) if methods::push(stack, Tag::Request, atom)? => {}
+        _ => return Err(methods::unknown(stack, "request", MEMBERS)),
+    }
+    Ok(Returns::Values(1))
+}
+
+const MEMBERS: &[&str] = &[
+    "method", "path", "target", "query", "headers", "cookies", "body", "ip", "port", "scheme",
+    "json", "buffer", "form",
+];
+
+/// Pushes a part of the record at 1 as a string.
+fn push_part(stack: &mut Stack<'_>, part: impl for<'v> Fn(&View<'v>) -> &'v [u8]) {
+    stack.push_borrowed(|stack| Some(part(&View::at(stack, 1)?)));
+}
+
+/// Pushes a table of decoded pairs; the values of a name that repeats become an array.
+pub(crate) fn push_pairs<'p, N, V>(stack: &mut Stack<'_>, pairs: impl Iterator<Item = (N, V)> + 'p)
+where
+    N: AsRef<[u8]>,
+    V: AsRef<[u8]>,
+{
+    stack.push_table(0, 4);
+    let table = stack.len();
+    for (name, value) in pairs {
+        stack.push_string(&name);
+        let key = stack.len();
+        stack.push_value_of(table, key);
+        let before = stack.len();
+        match stack.kind(before) {
+            crate::vm::Kind::Nil => {
+                stack.pop(1);
+                stack.push_string(&value);
+            }
+            crate::vm::Kind::Table => {
+                let n = stack.table_len(before) + 1;
+                stack.push_string(&value);
+                stack.set_element(before, n);
+            }
+            _ => {
+                stack.push_table(2, 0);
+                let list = stack.len();
+                stack.push_copy(before);
+                stack.set_element(list, 1);
+                stack.push_string(&value);
+                stack.set_element(list, 2);
+                stack.remove(before);
+            }
+        }
+        stack.set_entry(table);
+    }
+}
+
+/// Pushes the cookies by name. RFC 6265 §4.2.1; of a name that repeats the first counts, as it is
+/// the one with the longest path (§5.4).
+fn push_cookies(stack: &mut Stack<'_>) {
+    let mut cookies: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    if let Some(view) = View::at(stack, 1) {
+        for value in view.values(b"cookie") {
+            for pair in value.split(|byte| *byte == b';') {
+                let pair = pair.trim_ascii();
+                let Some(mark) = pair.iter().position(|byte| *byte == b'=') else {
+                    continue;
+                };
+                let (name, value) = (&pair[..mark], &pair[mark + 1..]);
+                if !cookies.iter().any(|(have, _)| have == name) {
+                    cookies.push((name.to_vec(), value.to_vec()));
+                }
+            }
+        }
+    }
+    push_pairs(stack, cookies.into_iter());
+}
+
+/// Pushes a record of the fields alone.
+fn push_headers(stack: &mut Stack<'_>) {
+    stack.push_record_of(Tag::Headers, |stack| {
+        let record = stack.record(1, Tag::Request)?;
+        let body = View::of(record)?.body.len();
+        record.get(..record.len() - body)
+    });
+}
+
+/// `request:name()`.
+fn call(stack: &mut Stack<'_>) -> Outcome {
+    match stack.called_member() {
+        Some(Atom::Json) => json(stack),
+        Some(Atom::Buffer) => buffer(stack),
+        Some(Atom::Form) => form(stack),
+        _ => Err(methods::unknown_call(stack, "request", MEMBERS)),
+    }
+}
+
+/// `request:json()`: the body, decoded. Raises if it is no JSON.
+fn json(stack: &mut Stack<'_>) -> Outcome {
+    let view = View::at(stack, 1).ok_or_else(|| not_a_request(stack))?;
+    let worker = stack.worker()?;
+    let mut scratch = worker.json.borrow_mut();
+    scratch.load(view.body);
+    json::decode(&mut scratch, stack)
+        .map_err(|error| Raise::from(format!("request:json: {error}")))?;
+    Ok(Returns::Values(1))
+}
+
+/// `request:buffer()`: the body as a buffer.
+fn buffer(stack: &mut Stack<'_>) -> Outcome {
+    let view = View::at(stack, 1).ok_or_else(|| not_a_request(stack))?;
+    let body = view.body.to_vec();
+    stack.push_buffer(&body);
+    Ok(Returns::Values(1))
+}
+
+/// `request:form()`: the fields of an urlencoded body, as `query` gives those of the target.
+fn form(stack: &mut Stack<'_>) -> Outcome {
+    let view = View::at(stack, 1).ok_or_else(|| not_a_request(stack))?;
+    let is_form = view.values(b"content-type").next().is_some_and(|value| {
+        let kind = value.split(|byte| *byte == b';').next().unwrap_or(value);
+        kind.trim_ascii()
+            .eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+    });
+    if !is_form {
+        return Err(Raise::from(
+            "request:form: the body's content-type is not application/x-www-form-urlencoded",
+        ));
+    }
+    let body = view.body.to_vec();
+    push_pairs(stack, url::query_pairs(&body));
+    Ok(Returns::Values(1))
+}
+
+fn headers<'s>(stack: &'s Stack<'_>) -> Result<View<'s>, Raise> {
+    stack
+        .record(1, Tag::Headers)
+        .and_then(View::of)
+        .ok_or_else(|| bad_argument(stack, "headers", 1, "the headers of a request"))
+}
+
+/// `headers[name]`: the first value, or nil. A field called `all` is read with `headers:all`.
+fn header(stack: &mut Stack<'_>) -> Outcome {
+    headers(stack)?;
+    if stack.string(2).is_none() {
+        return Err(Raise::from(format!(
+            "headers are read by name, not by {}",
+            stack.type_name(2)
+        )));
+    }
+    let is_found = stack.push_borrowed(|stack| {
+        let name = stack.string(2)?;
+        View::of(stack.record(1, Tag::Headers)?)?
+            .values(name)
+            .next()
+    });
+    if is_found {
+        return Ok(Returns::Values(1));
+    }
+    if stack.atom(2) == Some(Atom::All) {
+        methods::push(stack, Tag::Headers, Atom::All)?;
+    } else {
+        stack.push_nil();
+    }
+    Ok(Returns::Values(1))
+}
+
+fn call_headers(stack: &mut Stack<'_>) -> Outcome {
+    match stack.called_member() {
+        Some(Atom::All) => all_values(stack),
+        _ => Err(methods::unknown_call(stack, "headers", &["all"])),
+    }
+}
+
+/// `headers:all(name)`: every value of a field, in wire order.
+fn all_values(stack: &mut Stack<'_>) -> Outcome {
+    let view = headers(stack)?;
+    let Some(name) = stack.string(2) else {
+        return Err(bad_argument(
+            stack,
+            "headers:all",
+            2,
+            "the name of a header",
+        ));
+    };
+    let values: Vec<Vec<u8>> = view.values(name).map(<[u8]>::to_vec).collect();
+    stack.push_table(values.len(), 0);
+    let table = stack.len();
+    for (n, value) in values.iter().enumerate() {
+        stack.push_string(value);
+        stack.set_element(table, n + 1);
+    }
+    Ok(Returns::Values(1))
+}
+
+/// `for name, value in headers`: in wire order, names in lower case.
+fn iterate_headers(stack: &mut Stack<'_>) -> Outcome {
+    let fields: Vec<(Vec<u8>, Vec<u8>)> = headers(stack)?
+        .fields()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec()))
+        .collect();
+    methods::push(stack, Tag::Headers, Atom::Next)?;
+    // The state of the walk: a list of names and values, and how far it has come.
+    stack.push_table(2 * fields.len() + 1, 0);
+    let list = stack.len();
+    for (n, (name, value)) in fields.iter().enumerate() {
+        stack.push_string(name);
+        stack.set_element(list, 2 * n + 2);
+        stack.push_string(value);
+        stack.set_element(list, 2 * n + 3);
+    }
+    stack.push_number(0.0);
+    stack.set_element(list, 1);
+    stack.push_nil();
+    Ok(Returns::Values(3))
+}
+
+/// One step of the walk that [`iterate_headers`] began: the next name and value.
+fn next_header(stack: &mut Stack<'_>) -> Outcome {
+    stack.push_element(1, 1);
+    let top = stack.len();
+    let Some(walked) = stack.number(top) else {
+        return Err(Raise::from(
+            "headers are walked with `for name, value in headers`",
+        ));
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a small count of our own; a script's nonsense saturates and finds nothing"
+    )]
+    let n = walked as usize;
+    stack.push_number(walked + 1.0);
+    stack.set_element(1, 1);
+    stack.push_element(1, n.saturating_mul(2).saturating_add(2));
+    stack.push_element(1, n.saturating_mul(2).saturating_add(3));
+    Ok(Returns::Values(2))
+}

@@ -1,0 +1,356 @@
+//! `net.serve`: its options, checked one by one, and the server object.
+//!
+//! Sits in the native module. What core can limit is a limit here; what the script decides is a
+//! callback.
+//!
+//! Invariants
+//! - Nothing listens until every option was found to be right.
+//! - A server lives as long as its listener, its connections, or the script's handle.
+//!
+//! Not here: calling the callbacks (`bridge.rs`, `socket.rs`).
+
+use super::methods;
+use crate::runtime::Worker;
+use crate::value::{Options, bad_argument};
+use crate::vm::atom::Atom;
+use crate::vm::object::{Metatable, Object, Tag};
+use crate::vm::{Kind, Outcome, Pin, Raise, Returns, Stack};
+use hukilau_core::conn::WsSettings;
+use hukilau_core::limits::Limits;
+use hukilau_core::reactor::{ListenerKey, ServerConfig};
+use hukilau_core::transport::Endpoint;
+use hukilau_core::ws::{Role, close_code};
+use std::cell::{Cell, RefCell};
+use std::ffi::CStr;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long `server:stop()` waits for what is under way.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// One server: where it listens and what it calls.
+#[derive(Debug)]
+pub(crate) struct ServerState {
+    pub(crate) listener: ListenerKey,
+    address: String,
+    port: u16,
+    pub(crate) request: Option<Pin>,
+    pub(crate) websocket: Option<WebSocketOptions>,
+    pub(crate) error: Option<Pin>,
+    /// The userdata, for the callbacks.
+    pub(crate) object: RefCell<Option<Pin>>,
+    is_stopped: Cell<bool>,
+}
+
+/// The callbacks of a server's WebSockets, and how these behave.
+#[derive(Debug)]
+pub(crate) struct WebSocketOptions {
+    pub(crate) settings: Rc<WsSettings>,
+    pub(crate) upgrade: Option<Pin>,
+    pub(crate) open: Option<Pin>,
+    pub(crate) message: Option<Pin>,
+    pub(crate) drain: Option<Pin>,
+    pub(crate) close: Option<Pin>,
+}
+
+/// The userdata.
+pub(crate) struct Server(Rc<ServerState>);
+
+impl Object for Server {
+    const TAG: Tag = Tag::Server;
+    const NAME: &'static CStr = c"Server";
+}
+
+const OPTIONS: &[&str] = &["port", "address", "request", "websocket", "limits", "error"];
+const WEBSOCKET_OPTIONS: &[&str] = &[
+    "upgrade",
+    "open",
+    "message",
+    "drain",
+    "close",
+    "idleTimeout",
+    "pingInterval",
+    "pongTimeout",
+    "maxMessageBytes",
+];
+const LIMITS: &[&str] = &[
+    "headBytes",
+    "targetBytes",
+    "headers",
+    "bodyBytes",
+    "headTimeout",
+    "bodyTimeout",
+    "idleTimeout",
+    "writeTimeout",
+];
+
+/// `net.serve(options)` and `net.serve(port, handler)`.
+pub(crate) fn serve(stack: &mut Stack<'_>) -> Outcome {
+    if stack.kind(1) == Kind::Number {
+        if stack.kind(2) != Kind::Function {
+            return Err(bad_argument(stack, "net.serve", 2, "a function"));
+        }
+        stack.resize(2);
+        stack.push_table(0, 2);
+        stack.push_copy(1);
+        stack.set_field(3, c"port");
+        stack.push_copy(2);
+        stack.set_field(3, c"request");
+        return serve_options(stack, 3);
+    }
+    if stack.kind(1) != Kind::Table {
+        return Err(bad_argument(
+            stack,
+            "net.serve",
+            1,
+            "a table of options, or a port followed by a handler",
+        ));
+    }
+    stack.resize(1);
+    serve_options(stack, 1)
+}
+
+fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
+    let worker = stack.worker()?;
+    let options = Options {
+        index,
+        owner: "net.serve",
+    };
+    options.check_keys(stack, OPTIONS)?;
+    let port = options
+        .whole(stack, c"port", (0, 65_535))?
+        .map_or(0, |port| u16::try_from(port).unwrap_or(0));
+    let address = options
+        .text(stack, c"address")?
+        .unwrap_or_else(|| "127.0.0.1".to_owned());
+    let endpoint = endpoint(&address, port).ok_or_else(|| {
+        options.error(format!(
+            "option 'address' must be an IP address, \"localhost\" or \"unix:/path\", not \"{}\"",
+            address.escape_debug()
+        ))
+    })?;
+    let limits = read_limits(stack, options)?;
+    let request = options.function(stack, c"request")?;
+    let error = options.function(stack, c"error")?;
+    let websocket = read_websocket(stack, options, &limits)?;
+    if request.is_none() && websocket.is_none() {
+        return Err(options.error("option 'request', a function, or 'websocket' is needed"));
+    }
+    let config = ServerConfig {
+        limits: Some(limits),
+        websocket: websocket.is_some(),
+        ..ServerConfig::default()
+    };
+    let (listener, bound) = {
+        let mut reactor = worker.reactor.borrow_mut();
+        let listener = reactor.listen(&endpoint, config).map_err(|error| {
+            options.error(format!(
+                "cannot listen on {}: {}",
+                show(&endpoint),
+                plain(&error)
+            ))
+        })?;
+        (listener, reactor.local_endpoint(listener))
+    };
+    let (address, port) = match bound.unwrap_or(endpoint) {
+        Endpoint::Ip(at) => (at.ip().to_string(), at.port()),
+        Endpoint::Unix(path) => (format!("unix:{}", path.display()), 0),
+    };
+    let state = Rc::new(ServerState {
+        listener,
+        address,
+        port,
+        request,
+        websocket,
+        error,
+        object: RefCell::new(None),
+        is_stopped: Cell::new(false),
+    });
+    stack.push_object(Server(Rc::clone(&state)));
+    let top = stack.len();
+    let pin = stack.pin(top, worker.root.released());
+    *state.object.borrow_mut() = Some(pin);
+    worker.servers.borrow_mut().push(state);
+    Ok(Returns::Values(1))
+}
+
+/// What the system said, without the number it said it by.
+fn plain(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "the address is in use".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        std::io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn show(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Ip(at) => at.to_string(),
+        Endpoint::Unix(path) => path.display().to_string(),
+    }
+}
+
+fn endpoint(address: &str, port: u16) -> Option<Endpoint> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        return (!path.is_empty()).then(|| Endpoint::Unix(path.into()));
+    }
+    let ip = match address {
+        "localhost" => "127.0.0.1",
+        other => other,
+    };
+    let ip: core::net::IpAddr = ip.parse().ok()?;
+    Some(Endpoint::Ip((ip, port).into()))
+}
+
+/// The limits of the server's connections: the reactor's, but for those given.
+fn read_limits(stack: &mut Stack<'_>, options: Options<'_>) -> Result<Limits, Raise> {
+    let mut limits = Limits::default();
+    let Some(index) = options.table(stack, c"limits")? else {
+        return Ok(limits);
+    };
+    let given = Options {
+        index,
+        owner: "net.serve: limits",
+    };
+    given.check_keys(stack, LIMITS)?;
+    if let Some(bytes) = given.whole(stack, c"headBytes", (1_024, 65_535))? {
+        limits.head_bytes_max = bytes;
+        limits.segment_bytes_max = limits.segment_bytes_max.max(bytes);
+        limits.target_bytes_max = limits.target_bytes_max.min(bytes - 1);
+    }
+    if let Some(bytes) = given.whole(stack, c"targetBytes", (1, 65_000))? {
+        limits.target_bytes_max = bytes;
+    }
+    if let Some(count) = given.whole(stack, c"headers", (1, 10_000))? {
+        limits.fields_max = u16::try_from(count).unwrap_or(u16::MAX);
+    }
+    if let Some(bytes) = given.whole(stack, c"bodyBytes", (0, 1 << 30))? {
+        limits.body_bytes_max = u64::from(bytes);
+    }
+    let timeouts = [
+        (c"headTimeout", &mut limits.head_timeout),
+        (c"bodyTimeout", &mut limits.body_timeout),
+        (c"idleTimeout", &mut limits.idle_timeout),
+        (c"writeTimeout", &mut limits.write_timeout),
+    ];
+    for (name, timeout) in timeouts {
+        if let Some(duration) = given.seconds(stack, name)? {
+            *timeout = duration;
+        }
+    }
+    limits.check().map_err(|error| given.error(error))?;
+    stack.pop(1);
+    Ok(limits)
+}
+
+fn read_websocket(
+    stack: &mut Stack<'_>,
+    options: Options<'_>,
+    limits: &Limits,
+) -> Result<Option<WebSocketOptions>, Raise> {
+    let Some(index) = options.table(stack, c"websocket")? else {
+        return Ok(None);
+    };
+    let given = Options {
+        index,
+        owner: "net.serve: websocket",
+    };
+    given.check_keys(stack, WEBSOCKET_OPTIONS)?;
+    let mut settings = WsSettings::new(Role::Server, limits);
+    if let Some(bytes) = given.whole(stack, c"maxMessageBytes", (125, 1 << 30))? {
+        settings.message_bytes_max = bytes;
+    }
+    if let Some(duration) = given.seconds(stack, c"idleTimeout")? {
+        settings.idle_timeout = Some(duration);
+    }
+    if let Some(duration) = given.seconds(stack, c"pingInterval")? {
+        settings.ping_interval = Some(duration);
+    }
+    if let Some(duration) = given.seconds(stack, c"pongTimeout")? {
+        settings.pong_timeout = Some(duration);
+    }
+    let websocket = WebSocketOptions {
+        settings: Rc::new(settings),
+        upgrade: given.function(stack, c"upgrade")?,
+        open: given.function(stack, c"open")?,
+        message: given.function(stack, c"message")?,
+        drain: given.function(stack, c"drain")?,
+        close: given.function(stack, c"close")?,
+    };
+    stack.pop(1);
+    Ok(Some(websocket))
+}
+
+/// Installs the metatable and the methods.
+pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> {
+    Metatable::new(lua, worker, Tag::Server, Server::NAME)?
+        .with(c"__index", index)?
+        .with(c"__newindex", |_| {
+            Err(Raise::from("a server cannot be changed"))
+        })?
+        .with(c"__namecall", invoke)?
+        .install_object::<Server>()?;
+    methods::add(lua, worker, (Tag::Server, Atom::Stop), c"stop", stop)
+}
+
+const MEMBERS: &[&str] = &["port", "address", "stop"];
+
+fn this(stack: &Stack<'_>) -> Result<Rc<ServerState>, Raise> {
+    stack
+        .object::<Server>(1)
+        .map(|server| Rc::clone(&server.0))
+        .ok_or_else(|| bad_argument(stack, "server", 1, "a server (call methods with a colon)"))
+}
+
+fn index(stack: &mut Stack<'_>) -> Outcome {
+    let server = this(stack)?;
+    match stack.atom(2) {
+        Some(Atom::Port) => stack.push_number(f64::from(server.port)),
+        Some(Atom::Address) => stack.push_string(&server.address),
+        Some(atom) if methods::push(stack, Tag::Server, atom)? => {}
+        _ => return Err(methods::unknown(stack, "server", MEMBERS)),
+    }
+    Ok(Returns::Values(1))
+}
+
+fn invoke(stack: &mut Stack<'_>) -> Outcome {
+    match stack.called_member() {
+        Some(Atom::Stop) => stop(stack),
+        _ => Err(methods::unknown_call(stack, "server", MEMBERS)),
+    }
+}
+
+/// `server:stop(grace?)`: accepts no more, lets what is under way finish for `grace` seconds. A
+/// second call does nothing.
+fn stop(stack: &mut Stack<'_>) -> Outcome {
+    let server = this(stack)?;
+    let grace = match stack.number(2) {
+        Some(seconds) if (0.0..=86_400.0).contains(&seconds) => Duration::from_secs_f64(seconds),
+        None if stack.is_nil(2) => GRACE,
+        _ => {
+            return Err(bad_argument(
+                stack,
+                "server:stop",
+                2,
+                "a number of seconds, from 0 to a day",
+            ));
+        }
+    };
+    let worker = stack.worker()?;
+    if server.is_stopped.replace(true) {
+        return Ok(Returns::Values(0));
+    }
+    let sockets = worker.sockets.borrow().of_server(&server);
+    let mut reactor = worker.reactor.borrow_mut();
+    reactor.close_listener(server.listener);
+    if reactor.listeners() == 0 {
+        reactor.drain(grace);
+    } else {
+        for conn in sockets {
+            // One that has ended, or is closing, needs no goodbye.
+            let _ = reactor.close(conn, close_code::GOING_AWAY, b"");
+        }
+    }
+    Ok(Returns::Values(0))
+}

@@ -1,0 +1,412 @@
+//! The WebSocket object: its members, and the order in which a socket's events reach the script.
+//!
+//! Sits in the native module. Core keeps the connection; this keeps what a script adds to it, and a
+//! queue of what could not be delivered yet: because a callback has not returned, or because nobody
+//! has asked for messages. While the queue is long, the connection is held (not read), so it is
+//! bounded.
+//!
+//! ```text
+//! completion ─▶ deliver ─▶ queue empty and idle? ─ yes ─▶ dispatch ─▶ next() waiter or callback
+//!                              no ▼                            ▲
+//!                               queue ──── pump (callback returned, bind, next) ───┘
+//! ```
+//!
+//! Invariants
+//! - Events of one socket are dispatched in order, and one callback at a time.
+//! - The userdata is pinned from the upgrade until its close event was dispatched; afterwards the
+//!   script alone keeps it. Callbacks and `data` live in slots of the userdata, so no cycle leaks.
+//! - A key that has gone stale is a normal answer: sending to a closed socket raises, nothing else.
+//!
+//! What a script may call is in `socket/members.rs`.
+//!
+//! Not here: frames, pings, timeouts (core), the upgrade (`bridge.rs`).
+
+mod members;
+
+pub(crate) use members::install;
+
+use super::server::ServerState;
+use crate::bridge::{Callback, Purpose};
+use crate::runtime::Worker;
+use crate::scheduler::{self, Progress, WaitKey};
+use crate::vm::object::{Object, Tag};
+use crate::vm::{Pin, Stack};
+use hukilau_core::reactor::conns::ConnKey;
+use hukilau_core::transport::Peer;
+use hukilau_core::ws::{MessageKind, close_code};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ffi::CStr;
+use std::rc::Rc;
+
+/// Queued messages above which a connection is no longer read.
+const QUEUED_MESSAGES_MAX: usize = 64;
+/// Queued bytes above which a connection is no longer read.
+const QUEUED_BYTES_MAX: usize = 64 * 1024;
+
+/// Values that live with the userdata, by slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Slot {
+    Message = 1,
+    Open = 2,
+    Close = 3,
+    Drain = 4,
+    Data = 5,
+}
+
+impl Slot {
+    fn bit(self) -> u8 {
+        1 << (self as u8)
+    }
+
+    fn number(self) -> usize {
+        usize::from(self as u8)
+    }
+}
+
+/// Something a script is to hear of.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The upgrade is done.
+    Open,
+    /// A message.
+    Message(MessageKind, Vec<u8>),
+    /// There is room to send again.
+    Drain,
+    /// The connection has ended.
+    Close,
+}
+
+/// What the binding knows of one WebSocket.
+#[derive(Debug)]
+pub(crate) struct SocketState {
+    pub(crate) conn: ConnKey,
+    pub(crate) server: Rc<ServerState>,
+    peer: Option<Peer>,
+    protocol: Option<Box<[u8]>>,
+    is_connected: Cell<bool>,
+    /// Nothing more will come from the connection.
+    has_ended: Cell<bool>,
+    code: Cell<Option<u16>>,
+    reason: RefCell<Vec<u8>>,
+    /// Which slots have been set.
+    slots: Cell<u8>,
+    /// The userdata, while the connection lives.
+    object: RefCell<Option<Pin>>,
+    queue: RefCell<VecDeque<Event>>,
+    queued_bytes: Cell<usize>,
+    is_held: Cell<bool>,
+    /// A callback has not returned.
+    is_busy: Cell<bool>,
+    /// The coroutine that waits in `ws:next()`.
+    waiter: Cell<Option<WaitKey>>,
+}
+
+/// The userdata.
+pub(crate) struct Socket(Rc<SocketState>);
+
+impl Object for Socket {
+    const TAG: Tag = Tag::Socket;
+    const NAME: &'static CStr = c"WebSocket";
+}
+
+/// The sockets of a worker by the index of their key.
+#[derive(Default)]
+pub(crate) struct Sockets(Vec<Option<Rc<SocketState>>>);
+
+impl Sockets {
+    /// The socket of `conn`, if it is one and still there.
+    pub(crate) fn get(&self, conn: ConnKey) -> Option<&Rc<SocketState>> {
+        let socket = self.0.get(conn.index() as usize)?.as_ref()?;
+        (socket.conn == conn).then_some(socket)
+    }
+
+    fn insert(&mut self, socket: Rc<SocketState>) {
+        let index = socket.conn.index() as usize;
+        if self.0.len() <= index {
+            self.0.resize_with(index + 1, || None);
+        }
+        if let Some(place) = self.0.get_mut(index) {
+            *place = Some(socket);
+        }
+    }
+
+    fn remove(&mut self, conn: ConnKey) {
+        if self.get(conn).is_some()
+            && let Some(place) = self.0.get_mut(conn.index() as usize)
+        {
+            *place = None;
+        }
+    }
+
+    /// All sockets of `server`.
+    pub(crate) fn of_server(&self, server: &Rc<ServerState>) -> Vec<ConnKey> {
+        self.0
+            .iter()
+            .flatten()
+            .filter(|socket| Rc::ptr_eq(&socket.server, server))
+            .map(|socket| socket.conn)
+            .collect()
+    }
+}
+
+/// Makes the object of a connection whose upgrade was accepted. `data`, an index of `stack`,
+/// becomes its `data`.
+pub(crate) fn create(
+    worker: &Worker,
+    stack: &mut Stack<'_>,
+    conn: ConnKey,
+    server: &Rc<ServerState>,
+    protocol: Option<&[u8]>,
+    data: Option<i32>,
+) {
+    let state = Rc::new(SocketState {
+        conn,
+        server: Rc::clone(server),
+        peer: worker.reactor.borrow().peer(conn),
+        protocol: protocol.map(Into::into),
+        is_connected: Cell::new(true),
+        has_ended: Cell::new(false),
+        code: Cell::new(None),
+        reason: RefCell::default(),
+        slots: Cell::new(0),
+        object: RefCell::new(None),
+        queue: RefCell::default(),
+        queued_bytes: Cell::new(0),
+        is_held: Cell::new(false),
+        is_busy: Cell::new(false),
+        waiter: Cell::new(None),
+    });
+    stack.push_object(Socket(Rc::clone(&state)));
+    let top = stack.len();
+    if let Some(data) = data {
+        stack.push_copy(data);
+        stack.set_slot(top, Slot::Data.number());
+        state.slots.set(Slot::Data.bit());
+    }
+    let pin = stack.pin(top, worker.root.released());
+    stack.pop(1);
+    *state.object.borrow_mut() = Some(pin);
+    worker.sockets.borrow_mut().insert(state);
+}
+
+/// The peer's close frame arrived.
+pub(crate) fn closing(socket: &SocketState, code: u16, reason: &[u8]) {
+    socket.is_connected.set(false);
+    if socket.code.get().is_none() {
+        socket.code.set(Some(code));
+        *socket.reason.borrow_mut() = reason.to_vec();
+    }
+}
+
+/// The connection has ended with `code`, unless the peer gave one.
+pub(crate) fn closed(worker: &Worker, socket: &Rc<SocketState>, code: u16, reason: &str) {
+    closing(socket, code, reason.as_bytes());
+    socket.has_ended.set(true);
+    deliver(worker, socket, Event::Close);
+}
+
+/// A message arrived. The common case copies its bytes once, into the VM.
+pub(crate) fn message(
+    worker: &Worker,
+    socket: &Rc<SocketState>,
+    kind: MessageKind,
+    payload: &[u8],
+) {
+    let is_next = !socket.is_busy.get() && socket.queue.borrow().is_empty();
+    if let Some(waiter) = socket.waiter.take()
+        && resume_waiter(worker, waiter, kind, payload)
+    {
+        return;
+    }
+    if is_next && takes_messages(socket) {
+        call(worker, socket, Slot::Message, |stack| {
+            push_message(stack, kind, payload);
+            1
+        });
+    } else {
+        enqueue(worker, socket, Event::Message(kind, payload.to_vec()));
+    }
+}
+
+/// Anything but a message happened.
+pub(crate) fn deliver(worker: &Worker, socket: &Rc<SocketState>, event: Event) {
+    let is_next = !socket.is_busy.get() && socket.queue.borrow().is_empty();
+    let is_awaited = matches!(event, Event::Close) && socket.waiter.get().is_some();
+    if is_next || is_awaited {
+        dispatch(worker, socket, event);
+    } else {
+        enqueue(worker, socket, event);
+    }
+}
+
+fn enqueue(worker: &Worker, socket: &SocketState, event: Event) {
+    if let Event::Message(_, payload) = &event {
+        socket
+            .queued_bytes
+            .set(socket.queued_bytes.get() + payload.len());
+    }
+    let mut queue = socket.queue.borrow_mut();
+    queue.push_back(event);
+    let is_long =
+        queue.len() >= QUEUED_MESSAGES_MAX || socket.queued_bytes.get() >= QUEUED_BYTES_MAX;
+    if is_long && !socket.is_held.replace(true) {
+        worker.reactor.borrow_mut().hold(socket.conn);
+    }
+}
+
+/// Takes the first event if it is one that `wanted` accepts.
+fn dequeue(
+    worker: &Worker,
+    socket: &SocketState,
+    wanted: impl Fn(&Event) -> bool,
+) -> Option<Event> {
+    let mut queue = socket.queue.borrow_mut();
+    if !queue.front().is_some_and(wanted) {
+        return None;
+    }
+    let event = queue.pop_front()?;
+    if let Event::Message(_, payload) = &event {
+        socket
+            .queued_bytes
+            .set(socket.queued_bytes.get() - payload.len());
+    }
+    let is_short =
+        queue.len() <= QUEUED_MESSAGES_MAX / 2 && socket.queued_bytes.get() <= QUEUED_BYTES_MAX / 2;
+    if is_short && socket.is_held.replace(false) {
+        worker.reactor.borrow_mut().release(socket.conn);
+    }
+    Some(event)
+}
+
+/// Delivers what is queued, as far as the script can take it.
+pub(crate) fn pump(worker: &Worker, socket: &Rc<SocketState>) {
+    while !socket.is_busy.get() {
+        let takes_messages = takes_messages(socket);
+        let event = dequeue(worker, socket, |event| {
+            takes_messages || !matches!(event, Event::Message(..))
+        });
+        match event {
+            Some(event) => dispatch(worker, socket, event),
+            None => return,
+        }
+    }
+}
+
+/// Whether a callback for messages is there.
+fn takes_messages(socket: &SocketState) -> bool {
+    has_callback(socket, Slot::Message)
+}
+
+fn has_callback(socket: &SocketState, slot: Slot) -> bool {
+    socket.slots.get() & slot.bit() != 0 || server_callback(socket, slot).is_some()
+}
+
+fn server_callback(socket: &SocketState, slot: Slot) -> Option<&Pin> {
+    let callbacks = socket.server.websocket.as_ref()?;
+    match slot {
+        Slot::Message => callbacks.message.as_ref(),
+        Slot::Open => callbacks.open.as_ref(),
+        Slot::Close => callbacks.close.as_ref(),
+        Slot::Drain => callbacks.drain.as_ref(),
+        Slot::Data => None,
+    }
+}
+
+/// Hands one event to the script.
+fn dispatch(worker: &Worker, socket: &Rc<SocketState>, event: Event) {
+    match event {
+        Event::Open => call(worker, socket, Slot::Open, |_| 0),
+        Event::Drain => call(worker, socket, Slot::Drain, |_| 0),
+        Event::Message(kind, payload) => call(worker, socket, Slot::Message, |stack| {
+            push_message(stack, kind, &payload);
+            1
+        }),
+        Event::Close => {
+            if let Some(waiter) = socket.waiter.take() {
+                let from = worker.root.stack(worker);
+                scheduler::wake(worker, &from, waiter, |stack| {
+                    stack.push_nil();
+                    1
+                });
+            }
+            if socket.is_busy.get() {
+                return enqueue(worker, socket, Event::Close);
+            }
+            call(worker, socket, Slot::Close, |stack| {
+                let code = socket.code.get().unwrap_or(close_code::ABNORMAL);
+                stack.push_number(f64::from(code));
+                stack.push_string(socket.reason.borrow().as_slice());
+                2
+            });
+            worker.sockets.borrow_mut().remove(socket.conn);
+            drop(socket.object.take());
+        }
+    }
+}
+
+/// Calls the callback in `slot`, the socket's own before the server's, in a coroutine.
+fn call(
+    worker: &Worker,
+    socket: &Rc<SocketState>,
+    slot: Slot,
+    push: impl FnOnce(&mut Stack<'_>) -> i32,
+) {
+    if !has_callback(socket, slot) {
+        return;
+    }
+    let callback = match slot {
+        Slot::Message => Callback::Message,
+        Slot::Open => Callback::Open,
+        Slot::Close => Callback::Close,
+        Slot::Drain | Slot::Data => Callback::Drain,
+    };
+    let purpose = Purpose::Socket(Rc::clone(socket), callback);
+    let from = worker.root.stack(worker);
+    socket.is_busy.set(true);
+    let progress = scheduler::start(worker, &from, purpose, |stack| {
+        push_object(socket, stack);
+        if socket.slots.get() & slot.bit() != 0 {
+            stack.push_slot(1, slot.number());
+        } else if let Some(pin) = server_callback(socket, slot) {
+            stack.push_pin(pin);
+        }
+        stack.insert(1);
+        1 + push(stack)
+    });
+    if progress == Progress::Done {
+        socket.is_busy.set(false);
+    }
+}
+
+/// A callback that was suspended has returned or failed.
+pub(crate) fn callback_ended(worker: &Worker, socket: &Rc<SocketState>) {
+    if socket.is_busy.replace(false) && !socket.queue.borrow().is_empty() {
+        worker.pump.borrow_mut().push_back(Rc::clone(socket));
+    }
+}
+
+/// Pushes the userdata; nil once the close event has been dispatched.
+pub(crate) fn push_object(socket: &SocketState, stack: &mut Stack<'_>) {
+    match socket.object.borrow().as_ref() {
+        Some(pin) => stack.push_pin(pin),
+        None => stack.push_nil(),
+    }
+}
+
+fn push_message(stack: &mut Stack<'_>, kind: MessageKind, payload: &[u8]) {
+    match kind {
+        MessageKind::Text => stack.push_string(payload),
+        MessageKind::Binary => stack.push_buffer(payload),
+    }
+}
+
+/// Gives a message to the coroutine that waits for it; false if that was cancelled meanwhile.
+fn resume_waiter(worker: &Worker, waiter: WaitKey, kind: MessageKind, payload: &[u8]) -> bool {
+    let from = worker.root.stack(worker);
+    scheduler::wake(worker, &from, waiter, |stack| {
+        push_message(stack, kind, payload);
+        1
+    })
+}

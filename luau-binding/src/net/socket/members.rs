@@ -1,0 +1,308 @@
+//! The members of the WebSocket object, and their arguments.
+//!
+//! Sits inside `socket.rs`, which knows in what order a socket's events reach the script.
+//!
+//! Invariants
+//! - An argument that is wrong raises and changes nothing.
+//! - Sending to a socket that has closed raises; closing one again does nothing.
+//!
+//! Not here: the queue and the callbacks (`socket.rs`).
+
+use super::{Event, Slot, Socket, SocketState, dequeue, push_message};
+use crate::net::methods;
+use crate::runtime::Worker;
+use crate::scheduler;
+use crate::value::bad_argument;
+use crate::vm::atom::Atom;
+use crate::vm::object::{Metatable, Object, Tag};
+use crate::vm::{Kind, Outcome, Raise, Returns, Stack};
+use hukilau_core::conn::{Misuse, Pressure};
+use hukilau_core::transport::Peer;
+use hukilau_core::ws::{MessageKind, close_code};
+use std::rc::Rc;
+
+/// Installs the metatable and the methods.
+pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> {
+    Metatable::new(lua, worker, Tag::Socket, Socket::NAME)?
+        .with(c"__index", index)?
+        .with(c"__newindex", assign)?
+        .with(c"__namecall", invoke)?
+        .with(c"__iter", iterate)?
+        .install_object::<Socket>()?;
+    let tag = Tag::Socket;
+    methods::add(lua, worker, (tag, Atom::Send), c"send", send)?;
+    methods::add(lua, worker, (tag, Atom::Next), c"next", next)?;
+    methods::add(lua, worker, (tag, Atom::Close), c"close", close)?;
+    methods::add(lua, worker, (tag, Atom::Terminate), c"terminate", terminate)?;
+    methods::add(lua, worker, (tag, Atom::Ping), c"ping", ping)?;
+    methods::add(lua, worker, (tag, Atom::BindOpen), c"bindOpen", bind_open)?;
+    methods::add(
+        lua,
+        worker,
+        (tag, Atom::BindMessage),
+        c"bindMessage",
+        bind_message,
+    )?;
+    methods::add(
+        lua,
+        worker,
+        (tag, Atom::BindClose),
+        c"bindClose",
+        bind_close,
+    )?;
+    methods::add(
+        lua,
+        worker,
+        (tag, Atom::BindDrain),
+        c"bindDrain",
+        bind_drain,
+    )
+}
+
+const MEMBERS: &[&str] = &[
+    "send",
+    "next",
+    "close",
+    "terminate",
+    "ping",
+    "bindOpen",
+    "bindMessage",
+    "bindClose",
+    "bindDrain",
+    "connected",
+    "closeCode",
+    "closeReason",
+    "bufferedBytes",
+    "protocol",
+    "ip",
+    "data",
+];
+
+fn this(stack: &Stack<'_>) -> Result<Rc<SocketState>, Raise> {
+    stack
+        .object::<Socket>(1)
+        .map(|socket| Rc::clone(&socket.0))
+        .ok_or_else(|| {
+            bad_argument(
+                stack,
+                "WebSocket",
+                1,
+                "a WebSocket (call methods with a colon)",
+            )
+        })
+}
+
+/// `ws.name`.
+fn index(stack: &mut Stack<'_>) -> Outcome {
+    let socket = this(stack)?;
+    match stack.atom(2) {
+        Some(Atom::Data) => stack.push_slot(1, Slot::Data.number()),
+        Some(Atom::Connected) => stack.push_boolean(socket.is_connected.get()),
+        Some(Atom::CloseCode) => match socket.code.get() {
+            Some(code) => stack.push_number(f64::from(code)),
+            None => stack.push_nil(),
+        },
+        Some(Atom::CloseReason) => match socket.code.get() {
+            Some(_) => stack.push_string(socket.reason.borrow().as_slice()),
+            None => stack.push_nil(),
+        },
+        Some(Atom::BufferedBytes) => {
+            let waiting = stack.worker()?.reactor.borrow().waiting_bytes(socket.conn);
+            // Below 2^32, by `Limits::out_bytes_max`.
+            let waiting = u32::try_from(waiting.unwrap_or(0)).unwrap_or(u32::MAX);
+            stack.push_number(f64::from(waiting));
+        }
+        Some(Atom::Protocol) => match &socket.protocol {
+            Some(protocol) => stack.push_string(protocol),
+            None => stack.push_nil(),
+        },
+        Some(Atom::Ip) => match socket.peer {
+            Some(Peer::Ip(peer)) => stack.push_string(peer.ip().to_string()),
+            _ => stack.push_string(""),
+        },
+        Some(atom) if methods::push(stack, Tag::Socket, atom)? => {}
+        _ => return Err(methods::unknown(stack, "WebSocket", MEMBERS)),
+    }
+    Ok(Returns::Values(1))
+}
+
+/// `ws.data = value`; nothing else can be assigned.
+fn assign(stack: &mut Stack<'_>) -> Outcome {
+    this(stack)?;
+    if stack.atom(2) != Some(Atom::Data) {
+        return Err(Raise::from(
+            "WebSocket: only `data` can be assigned; put what belongs to the script there",
+        ));
+    }
+    stack.push_copy(3);
+    stack.set_slot(1, Slot::Data.number());
+    Ok(Returns::Values(0))
+}
+
+/// `ws:name(...)`.
+fn invoke(stack: &mut Stack<'_>) -> Outcome {
+    match stack.called_member() {
+        Some(Atom::Send) => send(stack),
+        Some(Atom::Next) => next(stack),
+        Some(Atom::Close) => close(stack),
+        Some(Atom::Terminate) => terminate(stack),
+        Some(Atom::Ping) => ping(stack),
+        Some(Atom::BindOpen) => bind_open(stack),
+        Some(Atom::BindMessage) => bind_message(stack),
+        Some(Atom::BindClose) => bind_close(stack),
+        Some(Atom::BindDrain) => bind_drain(stack),
+        _ => Err(methods::unknown_call(stack, "WebSocket", MEMBERS)),
+    }
+}
+
+fn refused(method: &str, misuse: Misuse) -> Raise {
+    Raise::from(match misuse {
+        Misuse::Gone | Misuse::Closing => format!("ws:{method}: the WebSocket is closed"),
+        other => format!("ws:{method}: {other}"),
+    })
+}
+
+/// `ws:send(data, binary?)`: false while the peer reads slowly.
+fn send(stack: &mut Stack<'_>) -> Outcome {
+    let socket = this(stack)?;
+    let kind = match (stack.kind(2), stack.boolean(3)) {
+        (Kind::String, Some(true)) | (Kind::Buffer, None | Some(true)) => MessageKind::Binary,
+        (Kind::String | Kind::Buffer, _) => MessageKind::Text,
+        _ => return Err(bad_argument(stack, "ws:send", 2, "a string or a buffer")),
+    };
+    let payload = stack.bytes(2).unwrap_or(&[]);
+    let sent = stack
+        .worker()?
+        .reactor
+        .borrow_mut()
+        .send(socket.conn, kind, payload);
+    let pressure = sent.map_err(|misuse| refused("send", misuse))?;
+    stack.push_boolean(pressure == Pressure::Low);
+    Ok(Returns::Values(1))
+}
+
+/// `ws:next()`: the next message, or nil once the socket is closed.
+fn next(stack: &mut Stack<'_>) -> Outcome {
+    let socket = this(stack)?;
+    let worker = stack.worker()?;
+    let is_message = |event: &Event| matches!(event, Event::Message(..));
+    if let Some(Event::Message(kind, payload)) = dequeue(worker, &socket, is_message) {
+        push_message(stack, kind, &payload);
+        return Ok(Returns::Values(1));
+    }
+    if socket.has_ended.get() {
+        stack.push_nil();
+        return Ok(Returns::Values(1));
+    }
+    let is_awaited = |waiter| worker.scheduler.borrow().is_current(waiter);
+    if socket.waiter.get().is_some_and(is_awaited) {
+        return Err(Raise::from(
+            "ws:next: another coroutine waits for the next message of this WebSocket",
+        ));
+    }
+    socket
+        .waiter
+        .set(Some(scheduler::wait_for_wire(worker, stack)?));
+    Ok(Returns::Suspend)
+}
+
+/// `for message in ws do`: `next` until it gives nil.
+fn iterate(stack: &mut Stack<'_>) -> Outcome {
+    this(stack)?;
+    methods::push(stack, Tag::Socket, Atom::Next)?;
+    stack.push_copy(1);
+    stack.push_nil();
+    Ok(Returns::Values(3))
+}
+
+/// `ws:close(code?, reason?)`: begins the closing handshake. Closing twice does nothing.
+fn close(stack: &mut Stack<'_>) -> Outcome {
+    let socket = this(stack)?;
+    let code = match stack.number(2) {
+        Some(code) if (1000.0..=4999.0).contains(&code) && code.fract() == 0.0 => {
+            #[expect(clippy::cast_possible_truncation, reason = "checked to be below 5000")]
+            let code = code as u16;
+            code
+        }
+        None if stack.is_nil(2) => close_code::NORMAL,
+        _ => return Err(bad_argument(stack, "ws:close", 2, "a close code")),
+    };
+    if !stack.is_nil(3) && stack.string(3).is_none() {
+        return Err(bad_argument(stack, "ws:close", 3, "a string"));
+    }
+    let reason = stack.string(3).unwrap_or(&[]);
+    let closed = stack
+        .worker()?
+        .reactor
+        .borrow_mut()
+        .close(socket.conn, code, reason);
+    match closed {
+        Ok(()) | Err(Misuse::Gone | Misuse::Closing) => {
+            socket.is_connected.set(false);
+            Ok(Returns::Values(0))
+        }
+        Err(misuse) => Err(refused("close", misuse)),
+    }
+}
+
+/// `ws:terminate()`: cuts the connection without a word.
+fn terminate(stack: &mut Stack<'_>) -> Outcome {
+    let socket = this(stack)?;
+    socket.is_connected.set(false);
+    match stack.worker()?.reactor.borrow_mut().terminate(socket.conn) {
+        Ok(()) | Err(Misuse::Gone) => Ok(Returns::Values(0)),
+        Err(misuse) => Err(refused("terminate", misuse)),
+    }
+}
+
+/// `ws:ping(data?)`.
+fn ping(stack: &mut Stack<'_>) -> Outcome {
+    let socket = this(stack)?;
+    if !stack.is_nil(2) && stack.bytes(2).is_none() {
+        return Err(bad_argument(stack, "ws:ping", 2, "a string or a buffer"));
+    }
+    let payload = stack.bytes(2).unwrap_or(&[]);
+    let sent = stack
+        .worker()?
+        .reactor
+        .borrow_mut()
+        .ping(socket.conn, payload);
+    sent.map_err(|misuse| refused("ping", misuse))?;
+    Ok(Returns::Values(0))
+}
+
+/// Sets the callback in `slot` to the function at 2.
+fn bind(stack: &mut Stack<'_>, slot: Slot, method: &str) -> Result<Rc<SocketState>, Raise> {
+    let socket = this(stack)?;
+    if stack.kind(2) != Kind::Function {
+        return Err(bad_argument(stack, method, 2, "a function"));
+    }
+    stack.push_copy(2);
+    stack.set_slot(1, slot.number());
+    socket.slots.set(socket.slots.get() | slot.bit());
+    if !socket.queue.borrow().is_empty() {
+        let worker = stack.worker()?;
+        worker.pump.borrow_mut().push_back(Rc::clone(&socket));
+    }
+    Ok(socket)
+}
+
+fn bind_open(stack: &mut Stack<'_>) -> Outcome {
+    bind(stack, Slot::Open, "ws:bindOpen")?;
+    Ok(Returns::Values(0))
+}
+
+fn bind_message(stack: &mut Stack<'_>) -> Outcome {
+    bind(stack, Slot::Message, "ws:bindMessage")?;
+    Ok(Returns::Values(0))
+}
+
+fn bind_close(stack: &mut Stack<'_>) -> Outcome {
+    bind(stack, Slot::Close, "ws:bindClose")?;
+    Ok(Returns::Values(0))
+}
+
+fn bind_drain(stack: &mut Stack<'_>) -> Outcome {
+    bind(stack, Slot::Drain, "ws:bindDrain")?;
+    Ok(Returns::Values(0))
+}

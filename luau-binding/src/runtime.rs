@@ -1,0 +1,374 @@
+//! One worker: a VM, a reactor, an inbox, and the loop that joins them.
+//!
+//! Sits at the top of the library; `main.rs` and embedders drive it.
+//!
+//! ```text
+//! turn ─▶ completions ─▶ bridge ─▶ coroutines ─▶ operations of the reactor ─▶ turn
+//!   ▲                                                                          │
+//!   └── due timers, ready coroutines, sockets whose callbacks have returned ◀──┘
+//! ```
+//!
+//! Invariants
+//! - `Worker::reactor` is borrowed for single calls only. While Luau runs no method of the reactor
+//!   is on the stack (that is what the inbox is for), so `borrow_mut` cannot fail.
+//! - The loop ends when no listener, no connection and no wait is left, when the script asked for
+//!   it, or when a drain is complete.
+//!
+//! Not here: what completions mean (`bridge.rs`), arguments and signals (`main.rs`).
+
+use crate::bridge::{self, Awaited, Failure, Purpose};
+use crate::json::Json;
+use crate::net::methods::Methods;
+use crate::net::response::Fields;
+use crate::net::server::ServerState;
+use crate::net::socket::{SocketState, Sockets};
+use crate::require::{self, Requirer};
+use crate::scheduler::{self, Scheduler};
+use crate::vm::{self, Root};
+use crate::{net, std as surface};
+use hukilau_core::Reactor;
+use hukilau_core::limits::Limits;
+use hukilau_core::reactor::ListenerKey;
+use hukilau_core::reactor::inbox::Inbox;
+use hukilau_core::reactor::mailbox::Remote;
+use hukilau_core::transport::mio::MioNet;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::Write;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// What a runtime is given; [`Default`] gives nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `process.args`.
+    pub args: Vec<String>,
+    /// `process.env`, as pairs of name and value.
+    pub env: Vec<(String, String)>,
+    /// The bounds of the worker's reactor; servers may set their own.
+    pub limits: Limits,
+}
+
+/// Why a runtime could not be made, or a script did not come to a good end.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The script could not be read; the text names the file.
+    Unreadable(String),
+    /// The script is no Luau: `file:line: what is wrong`.
+    Syntax(String),
+    /// The script raised an error that nothing caught.
+    Script {
+        /// The error, with its place in front.
+        message: String,
+        /// The calls that led to it, innermost first, one a line.
+        trace: String,
+    },
+    /// The system refused what every runtime needs.
+    System(std::io::Error),
+    /// The VM could not be set up.
+    Vm(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(text) | Self::Syntax(text) | Self::Vm(text) => f.write_str(text),
+            Self::System(error) => write!(f, "{error}"),
+            Self::Script { message, trace } => {
+                f.write_str(message)?;
+                // One frame that the message names already says nothing new.
+                let mut frames = trace.lines().filter(|line| !line.starts_with("  [huki]"));
+                let (first, more) = (frames.next(), frames.next().is_some());
+                let is_told = first.is_none_or(|line| message.starts_with(line.trim_start()));
+                if more || !is_told {
+                    write!(f, "\nstack traceback:\n{}", trace.trim_end())?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<mlua::Error> for Error {
+    fn from(error: mlua::Error) -> Self {
+        Self::Vm(error.to_string())
+    }
+}
+
+/// What the functions of a script find when they are called.
+pub(crate) struct Worker {
+    pub(crate) root: Root,
+    /// No reactor method is on the stack while Luau runs, so this is never found borrowed.
+    pub(crate) reactor: RefCell<Reactor>,
+    pub(crate) scheduler: RefCell<Scheduler>,
+    pub(crate) servers: RefCell<Vec<Rc<ServerState>>>,
+    pub(crate) sockets: RefCell<Sockets>,
+    /// Sockets with queued events that may be delivered now.
+    pub(crate) pump: RefCell<VecDeque<Rc<SocketState>>>,
+    /// Requests whose bodies are under way.
+    pub(crate) awaited: RefCell<Vec<Awaited>>,
+    pub(crate) methods: RefCell<Methods>,
+    pub(crate) json: RefCell<Json>,
+    pub(crate) fields: RefCell<Fields>,
+    pub(crate) scratch: RefCell<Vec<u8>>,
+    exit: Cell<Option<u8>>,
+    failure: RefCell<Option<Failure>>,
+}
+
+impl Worker {
+    /// The server that listens by `listener`.
+    pub(crate) fn server(&self, listener: ListenerKey) -> Option<Rc<ServerState>> {
+        let servers = self.servers.borrow();
+        servers
+            .iter()
+            .find(|server| server.listener == listener)
+            .cloned()
+    }
+
+    /// Ends the loop before its next turn.
+    pub(crate) fn exit(&self, code: u8) {
+        if self.exit.get().is_none() {
+            self.exit.set(Some(code));
+        }
+    }
+
+    /// The exit status a script has asked for.
+    pub(crate) fn exit_code(&self) -> Option<u8> {
+        self.exit.get()
+    }
+
+    /// The script itself has failed: the loop ends.
+    pub(crate) fn fail(&self, failure: Failure) {
+        *self.failure.borrow_mut() = Some(failure);
+        self.exit(1);
+    }
+
+    /// Writes a failure to standard error as one block.
+    pub(crate) fn report(&self, place: &str, failure: &Failure) {
+        self.report_text(&format!("{place}: {}", failure.text()));
+    }
+
+    /// Writes a line to standard error.
+    pub(crate) fn report_text(&self, text: &str) {
+        // Standard error may be closed, and then there is nobody to tell.
+        let _ = writeln!(std::io::stderr().lock(), "error {text}");
+    }
+}
+
+/// A VM with its reactor: one worker. It stays on the thread that made it.
+pub struct Runtime {
+    worker: Rc<Worker>,
+    inbox: Inbox,
+    lua: mlua::Lua,
+    stop: Stop,
+}
+
+/// Ends a runtime from another thread, or from a signal's.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    remote: Remote,
+    is_asked: Arc<AtomicBool>,
+}
+
+impl Stop {
+    /// Stops listening, lets what is under way finish for `grace`, and then ends the loop, timers
+    /// or not.
+    pub fn drain(&self, grace: Duration) {
+        self.is_asked.store(true, Ordering::Release);
+        self.remote.drain(grace);
+    }
+}
+
+impl Runtime {
+    /// A runtime with nothing to do.
+    ///
+    /// # Errors
+    /// If the system refuses a poll, or memory for the VM.
+    pub fn new(options: &Options) -> Result<Self, Error> {
+        let lua = mlua::Lua::new();
+        let net = MioNet::new().map_err(Error::System)?;
+        let reactor = Reactor::new(net, options.limits.clone())
+            .map_err(|error| Error::Vm(error.to_string()))?;
+        let stop = Stop {
+            remote: reactor.remote(),
+            is_asked: Arc::default(),
+        };
+        let worker = Rc::new(Worker {
+            root: Root::of(&lua)?,
+            reactor: RefCell::new(reactor),
+            scheduler: RefCell::new(Scheduler::new()),
+            servers: RefCell::default(),
+            sockets: RefCell::default(),
+            pump: RefCell::default(),
+            awaited: RefCell::default(),
+            methods: RefCell::default(),
+            json: RefCell::default(),
+            fields: RefCell::default(),
+            scratch: RefCell::default(),
+            exit: Cell::new(None),
+            failure: RefCell::default(),
+        });
+        // Functions hold the worker's address: the VM itself keeps it alive.
+        lua.set_app_data(Rc::clone(&worker));
+        install(&lua, &worker, options)?;
+        Ok(Self {
+            worker,
+            inbox: Inbox::new(),
+            lua,
+            stop,
+        })
+    }
+
+    /// What ends the runtime from elsewhere.
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Runs the script at `path` until nothing is left to do, and returns its exit status.
+    ///
+    /// # Errors
+    /// As [`run_source`](Self::run_source), and if the file cannot be read.
+    pub fn run_file(&mut self, path: &str) -> Result<u8, Error> {
+        let source = std::fs::read(path)
+            .map_err(|error| Error::Unreadable(format!("cannot read {path}: {error}")))?;
+        self.run_source(&require::chunk_name(path), &source)
+    }
+
+    /// Runs `source` until nothing is left to do. `name` is `@path`, or `=name` for a script that
+    /// has no file.
+    ///
+    /// # Errors
+    /// If the source does not compile, if it raises, or if the system's poll fails.
+    pub fn run_source(&mut self, name: &str, source: &[u8]) -> Result<u8, Error> {
+        let main = self
+            .lua
+            .load(source)
+            .set_name(name)
+            .set_mode(mlua::chunk::ChunkMode::Text)
+            .into_function()
+            .map_err(|error| Error::Syntax(require::syntax_message(&error)))?;
+        let main = self.worker.root.pin(&self.lua, main)?;
+        let from = self.worker.root.stack(&self.worker);
+        scheduler::start(&self.worker, &from, Purpose::Main, |stack| {
+            stack.push_pin(&main);
+            0
+        });
+        drop(main);
+        self.run_loop()
+    }
+
+    fn run_loop(&mut self) -> Result<u8, Error> {
+        let worker = Rc::clone(&self.worker);
+        let mut turned_at = vm::clock();
+        loop {
+            worker.root.sweep();
+            if let Some(code) = worker.exit_code() {
+                return self.finish(code);
+            }
+            let delay = match self.delay(turned_at) {
+                Delay::Done => return self.finish(0),
+                Delay::Until(delay) => delay,
+            };
+            {
+                let mut reactor = worker.reactor.borrow_mut();
+                let wake_at = delay.map(|delay| reactor.now() + delay);
+                reactor
+                    .turn(&mut self.inbox, wake_at)
+                    .map_err(Error::System)?;
+            }
+            turned_at = vm::clock();
+            for completion in self.inbox.completions() {
+                bridge::deliver(&worker, completion);
+                if worker.exit_code().is_some() {
+                    break;
+                }
+            }
+            for (_, error) in self.inbox.accept_errors() {
+                worker.report_text(&format!("a connection could not be accepted: {error}"));
+            }
+            pump(&worker);
+            scheduler::run_due(&worker, turned_at);
+            pump(&worker);
+        }
+    }
+
+    /// How long the next turn may wait, counted from the last one.
+    fn delay(&self, turned_at: f64) -> Delay {
+        let worker = &self.worker;
+        let (is_quiet, is_asked) = {
+            let reactor = worker.reactor.borrow();
+            let is_quiet = reactor.connections() == 0 && reactor.listeners() == 0;
+            (is_quiet, self.stop.is_asked.load(Ordering::Acquire))
+        };
+        let mut scheduler = worker.scheduler.borrow_mut();
+        if is_quiet && (is_asked || !scheduler.is_pending()) && worker.pump.borrow().is_empty() {
+            return Delay::Done;
+        }
+        if !worker.pump.borrow().is_empty() {
+            return Delay::Until(Some(Duration::ZERO));
+        }
+        // A wait of ages is as good as none, and would overflow a deadline.
+        const AGES: f64 = 1.0e8;
+        let delay = scheduler.delay(turned_at);
+        Delay::Until(delay.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, AGES))))
+    }
+
+    /// The loop is over: the script's exit status, or how it failed.
+    fn finish(&self, code: u8) -> Result<u8, Error> {
+        let _ = std::io::stdout().lock().flush();
+        match self.worker.failure.take() {
+            Some(Failure { message, trace }) => Err(Error::Script { message, trace }),
+            None => Ok(code),
+        }
+    }
+}
+
+/// What the loop does next.
+enum Delay {
+    /// Nothing is left.
+    Done,
+    /// A turn that waits this long at most, or for ever.
+    Until(Option<Duration>),
+}
+
+/// Delivers what sockets have queued and can take now.
+fn pump(worker: &Worker) {
+    // Those that come meanwhile have their turn in the next round, so that two sockets that wake
+    // each other cannot keep the loop here.
+    let round = worker.pump.borrow().len();
+    for _ in 0..round {
+        let Some(socket) = worker.pump.borrow_mut().pop_front() else {
+            return;
+        };
+        net::socket::pump(worker, &socket);
+    }
+}
+
+/// Registers modules and globals, and closes the sandbox.
+fn install(lua: &mlua::Lua, worker: &Rc<Worker>, options: &Options) -> Result<(), Error> {
+    // Level 2 would inline functions, and tracebacks would not show them.
+    let compiler = mlua::chunk::Compiler::new()
+        .set_optimization_level(1)
+        .set_debug_level(1);
+    lua.set_compiler(compiler);
+    let globals = lua.globals();
+    globals.raw_set("loadstring", mlua::Nil)?;
+    let require = lua.create_require_function(Requirer::default())?;
+    globals.raw_set("require", vm::placed_require(lua, require)?)?;
+    globals.raw_set("_RUNTIME", concat!("huki ", env!("CARGO_PKG_VERSION")))?;
+    surface::stdio::install_globals(lua, worker)?;
+    surface::task::watch_running(lua, worker)?;
+    lua.register_module("@huki/net", net::module(lua, worker)?)?;
+    lua.register_module("@huki/task", surface::task::module(lua, worker)?)?;
+    let process = surface::process::module(lua, worker, options)?;
+    lua.register_module("@huki/process", process)?;
+    lua.register_module("@huki/stdio", surface::stdio::module(lua, worker)?)?;
+    lua.sandbox(true)?;
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! `@huki/stdio`, and the globals `print` and `warn`.
+//!
+//! Sits above `vm`: bytes go out as they are, and a stream that is gone is an error of the call.
+//!
+//! Invariants
+//! - `print` writes one whole line in one go, so that lines of several workers do not mix.
+//!
+//! Not here: what the runtime itself reports (`runtime.rs`).
+
+use crate::runtime::Worker;
+use crate::vm::{self, Outcome, Raise, Returns, Stack};
+use std::io::{BufRead, Write};
+use std::rc::Rc;
+
+/// Makes the module's table.
+pub(crate) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua::Table> {
+    let module = lua.create_table()?;
+    module.raw_set("write", vm::function(lua, worker, c"write", write)?)?;
+    module.raw_set("ewrite", vm::function(lua, worker, c"ewrite", ewrite)?)?;
+    module.raw_set(
+        "readLine",
+        vm::function(lua, worker, c"readLine", read_line)?,
+    )?;
+    module.set_readonly(true);
+    Ok(module)
+}
+
+/// Sets the globals.
+pub(crate) fn install_globals(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> {
+    let globals = lua.globals();
+    globals.raw_set("print", vm::function(lua, worker, c"print", print)?)?;
+    globals.raw_set("warn", vm::function(lua, worker, c"warn", warn)?)
+}
+
+/// All arguments as text with tabs between them, and a line end.
+fn line(stack: &mut Stack<'_>) -> Result<Vec<u8>, Raise> {
+    let worker = stack.worker()?;
+    let mut line = Vec::new();
+    for index in 1..=stack.len() {
+        if index > 1 {
+            line.push(b'\t');
+        }
+        match stack.string(index) {
+            Some(bytes) => line.extend_from_slice(bytes),
+            None => line.extend_from_slice(stack.display(index, &worker.root).as_bytes()),
+        }
+    }
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn print(stack: &mut Stack<'_>) -> Outcome {
+    let line = line(stack)?;
+    written("print", std::io::stdout().lock().write_all(&line))
+}
+
+fn warn(stack: &mut Stack<'_>) -> Outcome {
+    let line = line(stack)?;
+    written("warn", std::io::stderr().lock().write_all(&line))
+}
+
+fn write(stack: &mut Stack<'_>) -> Outcome {
+    let bytes = payload(stack, "stdio.write")?;
+    let mut out = std::io::stdout().lock();
+    written(
+        "stdio.write",
+        out.write_all(bytes).and_then(|()| out.flush()),
+    )
+}
+
+fn ewrite(stack: &mut Stack<'_>) -> Outcome {
+    let bytes = payload(stack, "stdio.ewrite")?;
+    written("stdio.ewrite", std::io::stderr().lock().write_all(bytes))
+}
+
+fn payload<'s>(stack: &'s Stack<'_>, function: &str) -> Result<&'s [u8], Raise> {
+    stack.bytes(1).ok_or_else(|| {
+        Raise::from(format!(
+            "argument #1 of {function} must be a string or a buffer, not {}",
+            stack.type_name(1)
+        ))
+    })
+}
+
+fn written(function: &str, result: std::io::Result<()>) -> Outcome {
+    result
+        .map(|()| Returns::Values(0))
+        .map_err(|error| Raise::from(format!("{function}: {error}")))
+}
+
+/// Waits for a line of standard input, and the whole worker with it: a tool for scripts that do
+/// nothing else meanwhile.
+fn read_line(stack: &mut Stack<'_>) -> Outcome {
+    let mut line = Vec::new();
+    let read = std::io::stdin()
+        .lock()
+        .read_until(b'\n', &mut line)
+        .map_err(|error| Raise::from(format!("stdio.readLine: {error}")))?;
+    if read == 0 {
+        stack.push_nil();
+        return Ok(Returns::Values(1));
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+    }
+    stack.push_string(&line);
+    Ok(Returns::Values(1))
+}

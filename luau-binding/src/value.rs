@@ -1,0 +1,240 @@
+//! Options tables and other arguments: read, checked, and refused with a message that helps.
+//!
+//! Sits between `vm`, whose stack it reads, and the native modules.
+//!
+//! Invariants
+//! - Every message begins with the function and names the option or argument, what it must be and
+//!   what it was.
+//! - An unknown key is an error that suggests the nearest known one.
+//!
+//! Not here: bodies and header fields (`net/response.rs`).
+
+use crate::vm::{Kind, Pin, Raise, Stack};
+use std::ffi::CStr;
+use std::time::Duration;
+
+/// A table of options on the stack, and whose it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Options<'a> {
+    /// Where it stands.
+    pub(crate) index: i32,
+    /// What messages begin with, such as `net.serve: option 'limits'`.
+    pub(crate) owner: &'a str,
+}
+
+impl Options<'_> {
+    /// Refuses a table with keys that are not `known`.
+    pub(crate) fn check_keys(&self, stack: &mut Stack<'_>, known: &[&str]) -> Result<(), Raise> {
+        let mut cursor = 0;
+        while let Some(next) = stack.next_entry(self.index, cursor) {
+            let key = stack.len() - 1;
+            let name = stack.string(key).map(String::from_utf8_lossy);
+            let Some(name) = name else {
+                return Err(self.error(format!(
+                    "options have names, but one key is a {}",
+                    stack.type_name(key)
+                )));
+            };
+            if !known.contains(&name.as_ref()) {
+                let hint = nearest(&name, known)
+                    .map(|near| format!(" (did you mean '{near}'?)"))
+                    .unwrap_or_default();
+                return Err(self.error(format!("unknown option '{name}'{hint}")));
+            }
+            stack.pop(2);
+            cursor = next;
+        }
+        Ok(())
+    }
+
+    /// An error that begins with the owner.
+    pub(crate) fn error(&self, what: impl std::fmt::Display) -> Raise {
+        Raise::from(format!("{}: {what}", self.owner))
+    }
+
+    fn mismatch(&self, stack: &Stack<'_>, key: &CStr, index: i32, must: &str) -> Raise {
+        self.error(format!(
+            "option '{}' must be {must}, not {}",
+            key.to_string_lossy(),
+            describe(stack, index)
+        ))
+    }
+
+    /// Reads the option `key` with `read`, which gets where it stands; `None` if it is not given.
+    fn read<T>(
+        &self,
+        stack: &mut Stack<'_>,
+        key: &CStr,
+        must: &str,
+        read: impl FnOnce(&mut Stack<'_>, i32) -> Option<T>,
+    ) -> Result<Option<T>, Raise> {
+        stack.push_field(self.index, key);
+        let at = stack.len();
+        if stack.is_nil(at) {
+            stack.pop(1);
+            return Ok(None);
+        }
+        let value = read(stack, at);
+        let result = match value {
+            Some(value) => Ok(Some(value)),
+            None => Err(self.mismatch(stack, key, at, must)),
+        };
+        stack.pop(stack.len() - at + 1);
+        result
+    }
+
+    /// A whole number from `min` to `max`.
+    pub(crate) fn whole(
+        &self,
+        stack: &mut Stack<'_>,
+        key: &CStr,
+        (min, max): (u32, u32),
+    ) -> Result<Option<u32>, Raise> {
+        let must = format!("a whole number from {min} to {max}");
+        self.read(stack, key, &must, |stack, at| {
+            let value = stack.number(at)?;
+            let fits = value.fract() == 0.0 && value >= f64::from(min) && value <= f64::from(max);
+            #[expect(clippy::cast_possible_truncation, reason = "checked to lie within u32")]
+            fits.then_some(value as u32)
+        })
+    }
+
+    /// Seconds, above zero and at most a year.
+    pub(crate) fn seconds(
+        &self,
+        stack: &mut Stack<'_>,
+        key: &CStr,
+    ) -> Result<Option<Duration>, Raise> {
+        const YEAR: f64 = 365.0 * 86_400.0;
+        let must = "a number of seconds, above 0 and at most a year";
+        self.read(stack, key, must, |stack, at| {
+            let value = stack.number(at)?;
+            (value > 0.0 && value <= YEAR).then(|| Duration::from_secs_f64(value))
+        })
+    }
+
+    /// A string, copied.
+    pub(crate) fn text(&self, stack: &mut Stack<'_>, key: &CStr) -> Result<Option<String>, Raise> {
+        self.read(stack, key, "a string", |stack, at| {
+            let bytes = stack.string(at)?;
+            Some(String::from_utf8_lossy(bytes).into_owned())
+        })
+    }
+
+    /// A function, kept.
+    pub(crate) fn function(&self, stack: &mut Stack<'_>, key: &CStr) -> Result<Option<Pin>, Raise> {
+        let root = &stack.worker()?.root;
+        self.read(stack, key, "a function", |stack, at| {
+            (stack.kind(at) == Kind::Function).then(|| stack.pin(at, root.released()))
+        })
+    }
+
+    /// A table, left on the stack: the caller pops it. Its index, or `None` with nothing pushed.
+    pub(crate) fn table(&self, stack: &mut Stack<'_>, key: &CStr) -> Result<Option<i32>, Raise> {
+        stack.push_field(self.index, key);
+        let at = stack.len();
+        match stack.kind(at) {
+            Kind::Table => Ok(Some(at)),
+            Kind::Nil => {
+                stack.pop(1);
+                Ok(None)
+            }
+            _ => Err(self.mismatch(stack, key, at, "a table")),
+        }
+    }
+}
+
+/// The value at `index` for a message: its type, and what it is if that is short.
+pub(crate) fn describe(stack: &Stack<'_>, index: i32) -> String {
+    if let Some(number) = stack.number(index) {
+        return number.to_string();
+    }
+    match stack.string(index) {
+        Some(bytes) if bytes.len() <= 40 => {
+            format!("the string \"{}\"", bytes.escape_ascii())
+        }
+        _ => stack.type_name(index),
+    }
+}
+
+/// Refuses an argument: `function: argument #n (name) must be …, not …`.
+pub(crate) fn bad_argument(stack: &Stack<'_>, function: &str, n: i32, must: &str) -> Raise {
+    Raise::from(format!(
+        "{function}: argument #{n} must be {must}, not {}",
+        describe(stack, n)
+    ))
+}
+
+/// The known name that `name` was most likely meant to be: one begins with the other, or at most a
+/// third of it differs.
+pub(crate) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let wanted = name.to_ascii_lowercase();
+    let begins = |a: &str, b: &str| b.len() >= 4 && a.starts_with(b);
+    let extended = known.iter().copied().find(|candidate| {
+        let candidate = candidate.to_ascii_lowercase();
+        begins(&wanted, &candidate) || begins(&candidate, &wanted)
+    });
+    if extended.is_some() {
+        return extended;
+    }
+    known
+        .iter()
+        .map(|candidate| {
+            (
+                distance(&wanted, &candidate.to_ascii_lowercase()),
+                *candidate,
+            )
+        })
+        .filter(|(distance, candidate)| *distance <= (candidate.len().max(name.len()) / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Edits between two names: insertions, deletions, substitutions, and swaps of neighbours.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    // Longer names than these are no typing errors.
+    if a.len() > 64 || b.len() > 64 {
+        return usize::MAX;
+    }
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let same = a[i - 1] == b[j - 1];
+            let mut best = (last[j] + 1)
+                .min(row[j - 1] + 1)
+                .min(last[j - 1] + usize::from(!same));
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(before[j - 2] + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last.last().copied().unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn a_mistyped_name_is_recognised_and_a_different_one_is_not() {
+        let known = ["port", "address", "request", "websocket"];
+        for (typed, meant) in [
+            ("adress", Some("address")),
+            ("Port", Some("port")),
+            ("websockte", Some("websocket")),
+            ("requets", Some("request")),
+            ("prot", Some("port")),
+            ("requestHandler", Some("request")),
+            ("addr", Some("address")),
+            ("handler", None),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(typed, &known), meant, "{typed}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Raw functions: Rust functions that scripts call, and how they return, yield and raise.
+//!
+//! Sits beside `vm.rs`. A Rust function that captures nothing becomes a C function of its own, by a
+//! type parameter; its one upvalue is the worker.
+//!
+//! Invariants
+//! - A raise leaves the Rust function by its `Result`; only the trampoline throws, with nothing left
+//!   to drop.
+//! - Every error begins with the place of the script line that led to it.
+//!
+//! Not here: what the functions do (`net/`, `std/`).
+
+use super::{Outcome, Raise, Returns, Stack, ffi};
+use crate::runtime::Worker;
+use std::ffi::{CStr, c_int};
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+/// Makes a Luau function of `function`, which must capture nothing. `name` is what tracebacks say.
+pub(crate) fn function<F>(
+    lua: &mlua::Lua,
+    worker: &Rc<Worker>,
+    name: &'static CStr,
+    function: F,
+) -> mlua::Result<mlua::Function>
+where
+    F: Fn(&mut Stack<'_>) -> Outcome + Copy + 'static,
+{
+    let _ = function;
+    let worker = Rc::as_ptr(worker);
+    // SAFETY: pushes one closure with one upvalue and leaves it as the result. The upvalue is read
+    // back as `&Worker` by `trampoline`; the VM owns an `Rc` of it (`Runtime::new`).
+    unsafe {
+        lua.exec_raw((), move |state| {
+            push_function::<F>(state, worker, name);
+        })
+    }
+}
+
+/// Pushes the closure for `F`. Stack: +1, uses 2.
+///
+/// # Safety
+/// `state` is live, and `worker` outlives the VM.
+unsafe fn push_function<F>(state: *mut ffi::lua_State, worker: *const Worker, name: &'static CStr)
+where
+    F: Fn(&mut Stack<'_>) -> Outcome + Copy + 'static,
+{
+    // SAFETY: by the contract above; pushes grow the stack by themselves.
+    unsafe {
+        ffi::lua_pushlightuserdata(state, worker.cast_mut().cast());
+        ffi::lua_pushcclosured(state, trampoline::<F>, name.as_ptr(), 1);
+    }
+}
+
+/// The C face of a raw function: calls it, then returns, yields or raises as it says.
+///
+/// # Safety
+/// Called by the VM only, as the function of a closure made by [`push_function`].
+unsafe extern "C-unwind" fn trampoline<F>(state: *mut ffi::lua_State) -> c_int
+where
+    F: Fn(&mut Stack<'_>) -> Outcome + Copy + 'static,
+{
+    const { assert!(size_of::<F>() == 0, "a raw function captures nothing") };
+    // SAFETY: `F` has no bytes and is `Copy`, so a read of it touches nothing; a value of it
+    // existed when the function was registered.
+    let function: F = unsafe { NonNull::<F>::dangling().read() };
+    // SAFETY: upvalue 1 is the worker by `push_function`, and the VM keeps it alive.
+    let worker = unsafe {
+        ffi::lua_tolightuserdata(state, ffi::lua_upvalueindex(1))
+            .cast::<Worker>()
+            .as_ref()
+    };
+    let Some(here) = NonNull::new(state) else {
+        return 0;
+    };
+    let mut stack = Stack {
+        state: here,
+        worker,
+    };
+    match function(&mut stack) {
+        Ok(Returns::Values(count)) => count,
+        // SAFETY: the function is about to return this to the VM, which is how Luau yields.
+        Ok(Returns::Suspend) => unsafe { ffi::lua_yield(state, 0) },
+        Err(raise) => {
+            stack.push_raise(raise);
+            // SAFETY: the error is on top of the stack, and nothing here has a destructor left.
+            unsafe { ffi::lua_error(state) }
+        }
+    }
+}
+
+/// How errors of finding a module begin, which lack the place of the call.
+const REQUIRE_ERROR: &[u8] = b"error requiring module";
+
+/// Wraps the function behind `require` so that not finding a module says where it was asked for.
+/// Modules may still suspend while they load.
+pub(crate) fn placed_require(
+    lua: &mlua::Lua,
+    require: mlua::Function,
+) -> mlua::Result<mlua::Function> {
+    // SAFETY: the function becomes the one upvalue of the closure that takes its place.
+    unsafe {
+        lua.exec_raw(require, |state| {
+            ffi::lua_pushcclosurek(
+                state,
+                call_require,
+                c"require".as_ptr(),
+                1,
+                Some(after_require),
+            );
+        })
+    }
+}
+
+/// Calls upvalue 1 with the first argument, protected. Stack: 2.
+///
+/// # Safety
+/// Called by the VM only, as the function of a closure made by [`placed_require`].
+unsafe extern "C-unwind" fn call_require(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: upvalue 1 is a function; it and its one argument are on the stack, and nothing else.
+    unsafe {
+        ffi::lua_settop(state, 1);
+        ffi::lua_pushvalue(state, ffi::lua_upvalueindex(1));
+        ffi::lua_insert(state, 1);
+        ffi::lua_pcallyieldable(state, 1, 1, 0)
+    }
+}
+
+/// Returns what `require` returned, or raises what it raised, with its place. Stack: 1.
+///
+/// # Safety
+/// Called by the VM only, as the continuation of [`call_require`], with one value on top.
+unsafe extern "C-unwind" fn after_require(state: *mut ffi::lua_State, status: c_int) -> c_int {
+    if status == ffi::LUA_OK {
+        return 1;
+    }
+    if let Some(here) = NonNull::new(state) {
+        let mut stack = Stack {
+            state: here,
+            worker: None,
+        };
+        let top = stack.len();
+        let message = stack
+            .string(top)
+            .filter(|message| message.starts_with(REQUIRE_ERROR))
+            .map(|message| String::from_utf8_lossy(message).into_owned());
+        if let Some(message) = message {
+            stack.push_raise(Raise::from(message));
+        }
+    }
+    // SAFETY: the error is on top of the stack, and nothing here has a destructor left.
+    unsafe { ffi::lua_error(state) }
+}
+
+impl Stack<'_> {
+    /// Pushes the error as the VM reports its own: with the place of the calling line.
+    fn push_raise(&mut self, raise: Raise) {
+        let mut message = self.place_of_call();
+        message.push_str(&raise.0);
+        self.push_string(&message);
+    }
+
+    /// `file:line: ` of the innermost script line that led to the running function, which `pcall`
+    /// may stand between; empty if no script did.
+    fn place_of_call(&self) -> String {
+        for level in 1..8 {
+            // SAFETY: all-zero is a valid `lua_Debug`: integers and null pointers.
+            let mut frame: ffi::lua_Debug = unsafe { std::mem::zeroed() };
+            // SAFETY: a level that is not there answers 0; otherwise `short_src` is a string with
+            // a final NUL that lives as long as `frame`.
+            unsafe {
+                if ffi::lua_getinfo(self.raw(), level, c"sl".as_ptr(), &raw mut frame) == 0 {
+                    break;
+                }
+                if frame.currentline > 0 {
+                    let source = CStr::from_ptr(frame.short_src).to_string_lossy();
+                    return format!("{source}:{}: ", frame.currentline);
+                }
+            }
+        }
+        String::new()
+    }
+}

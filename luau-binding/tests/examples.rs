@@ -1,0 +1,82 @@
+//! Each example runs as it stands.
+
+use crate::support::{Client, Served, huki, split};
+
+fn example(name: &str) -> Served {
+    let path = format!("{}/examples/{name}.luau", env!("CARGO_MANIFEST_DIR"));
+    Served::of(huki(&["run", &path, "0"]))
+}
+
+#[test]
+fn chat_serves_its_page_and_its_room() {
+    let server = example("chat");
+    let (status, page) = server.get("/");
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    assert!(page.starts_with("<!doctype html>"), "{page}");
+    assert_eq!(server.get("/favicon.ico").0, "HTTP/1.1 404 Not Found");
+
+    let mut ann = Client::open(&server, "/?name=Ann%20Lee", "");
+    ann.expect_text(r#"{"text":"Ann Lee has joined"}"#);
+    let mut bob = Client::open(&server, "/?name=Bob", "");
+    ann.expect_text(r#"{"text":"Bob has joined"}"#);
+    bob.expect_text(r#"{"text":"Bob has joined"}"#);
+    bob.text("hi <b>");
+    for client in [&mut ann, &mut bob] {
+        let frame = client.receive();
+        let text = String::from_utf8(frame.payload).expect("UTF-8");
+        assert!(text.contains(r#""from":"Bob""#), "{text}");
+        assert!(text.contains(r#""text":"hi <b>""#), "{text}");
+    }
+    drop(bob);
+    ann.expect_text(r#"{"text":"Bob has left"}"#);
+    assert_eq!(server.stop(), "");
+}
+
+#[test]
+fn echo_sends_back_text_as_text_and_binary_as_binary() {
+    let server = example("echo");
+    let mut client = Client::open(&server, "/", "");
+    for (opcode, payload) in [(1, &b"text"[..]), (2, &[0, 255, 128]), (1, b"")] {
+        client.send(opcode, payload);
+        let frame = client.receive();
+        assert_eq!((frame.opcode, frame.payload.as_slice()), (opcode, payload));
+    }
+    assert_eq!(server.get("/").0, "HTTP/1.1 426 Upgrade Required");
+    assert_eq!(server.stop(), "");
+}
+
+#[test]
+fn rest_creates_reads_changes_and_deletes() {
+    let server = example("rest");
+    let send = |method: &str, path: &str, body: &str| {
+        let len = body.len();
+        split(&server.exchange(&format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n{body}"
+        )))
+    };
+    let (status, _) = send("POST", "/tasks", r#"{"title":"sleep"}"#);
+    assert_eq!(status, "HTTP/1.1 201 Created");
+    for wrong in ["", "{", "[]", r#"{"title":3}"#, "null"] {
+        assert_eq!(
+            send("POST", "/tasks", wrong).0,
+            "HTTP/1.1 400 Bad Request",
+            "{wrong}"
+        );
+    }
+    let (status, body) = send("PUT", "/tasks/1", r#"{"done":true}"#);
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    assert!(body.contains(r#""done":true"#), "{body}");
+    let (_, body) = server.get("/tasks");
+    assert!(
+        body.starts_with('[') && body.contains(r#""title":"sleep""#),
+        "{body}"
+    );
+    assert_eq!(
+        send("PATCH", "/tasks", "").0,
+        "HTTP/1.1 405 Method Not Allowed"
+    );
+    assert_eq!(send("DELETE", "/tasks/1", "").0, "HTTP/1.1 204 No Content");
+    assert_eq!(server.get("/tasks/1").0, "HTTP/1.1 404 Not Found");
+    assert_eq!(server.get("/tasks").1, "[]");
+    assert_eq!(server.stop(), "");
+}

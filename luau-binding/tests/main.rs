@@ -1,0 +1,11 @@
+//! The binding from outside: the `huki` binary, its scripts, and clients on loopback.
+//!
+//! One binary: one link. Each module is one area.
+
+mod command;
+mod examples;
+mod http;
+mod scripts;
+mod support;
+mod types;
+mod websocket;

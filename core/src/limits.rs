@@ -49,6 +49,9 @@ pub struct Limits {
     /// Connections accepted in one turn, so that a rush cannot starve those already here.
     /// Default 64.
     pub accepts_per_turn: u16,
+    /// Reads of one turn, whatever is ready. Default 128. What they are answered with waits until the
+    /// turn ends, so this bounds how much memory a rush takes, and keeps it in the cache.
+    pub reads_per_turn: u16,
     /// TLS handshakes advanced in one turn, as each costs a millisecond of CPU. Default 8;
     /// µSockets 5.
     pub handshakes_per_turn: u16,
@@ -90,6 +93,7 @@ impl Default for Limits {
             segment_bytes_max: 64 * KIB,
             connections_max: 65_536,
             accepts_per_turn: 64,
+            reads_per_turn: 128,
             handshakes_per_turn: 8,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
@@ -182,6 +186,7 @@ impl Limits {
                 "be at least 1",
                 self.accepts_per_turn >= 1,
             ),
+            ("reads_per_turn", "be at least 1", self.reads_per_turn >= 1),
             (
                 "handshakes_per_turn",
                 "be at least 1",

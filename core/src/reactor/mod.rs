@@ -14,7 +14,8 @@
 //! - No call of the application happens inside a method of the reactor.
 //! - A connection that may make progress is in the ready queue or the dirty list; the poll waits
 //!   only when both are empty.
-//! - One turn reads at most the area, accepts at most `Limits::accepts_per_turn`.
+//! - One turn reads at most the area and `Limits::reads_per_turn` times, and accepts at most
+//!   `Limits::accepts_per_turn` connections.
 //!
 //! Not here: what bytes mean (`conn/`), how they travel (`transport/`).
 
@@ -432,12 +433,16 @@ impl<N: Net> Reactor<N> {
     fn receive_ready(&mut self, inbox: &mut Inbox) {
         // Bytes that leave no trace in the area (part of a long message, or dropped) count too.
         let mut budget = inbox.area.len();
+        let mut reads_left = self.limits.reads_per_turn;
         while let Some(key) = self.ready.front().copied() {
             let Some(conn) = self.conns.get_mut(key) else {
                 self.ready.pop_front();
                 continue;
             };
-            if budget < SEGMENT_BYTES_MIN || inbox.area.len() - inbox.used < conn.room_wanted() {
+            if reads_left == 0
+                || budget < SEGMENT_BYTES_MIN
+                || inbox.area.len() - inbox.used < conn.room_wanted()
+            {
                 return;
             }
             self.ready.pop_front();
@@ -445,6 +450,7 @@ impl<N: Net> Reactor<N> {
             if !conn.wants_input() {
                 continue;
             }
+            reads_left -= 1;
             let mut cx = Context {
                 net: &mut self.net,
                 inbox,

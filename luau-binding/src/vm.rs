@@ -109,6 +109,9 @@ pub(crate) enum Returns {
 /// What a raw function answers.
 pub(crate) type Outcome = Result<Returns, Raise>;
 
+/// No index of ours is greater: the greatest number of values a stack can hold.
+const INDEX_MAX: i32 = 1_000_000;
+
 /// Light userdata of this tag is `net.null`.
 const NULL_TAG: c_int = 1;
 
@@ -244,10 +247,10 @@ impl<'w> Stack<'w> {
 
     /// What slot `index` holds, counted from 1; [`Kind::None`] above the top.
     pub(crate) fn kind(&self, index: i32) -> Kind {
-        let Some(index) = self.present(index) else {
+        if !(1..=INDEX_MAX).contains(&index) {
             return Kind::None;
-        };
-        // SAFETY: the index names a present value.
+        }
+        // SAFETY: a positive index above the top is none, as long as it is no wild one.
         match unsafe { ffi::lua_type(self.raw(), index) } {
             ffi::LUA_TNIL => Kind::Nil,
             ffi::LUA_TBOOLEAN => Kind::Boolean,
@@ -299,15 +302,17 @@ impl<'w> Stack<'w> {
 
     /// The bytes of the string at `index`.
     pub(crate) fn string(&self, index: i32) -> Option<&[u8]> {
-        if self.kind(index) != Kind::String {
+        if !(1..=INDEX_MAX).contains(&index) {
             return None;
         }
         let mut len = 0;
-        // SAFETY: the index is a string, whose bytes stay where they are while it is on the stack,
-        // and the stack cannot change while `self` is borrowed.
+        // SAFETY: for what is no string, or above the top, this answers null and converts nothing.
+        // The bytes of a string stay where they are while it is on the stack, and the stack cannot
+        // change while `self` is borrowed.
         unsafe {
-            let start = ffi::lua_tolstring(self.raw(), index, &raw mut len);
-            Some(std::slice::from_raw_parts(start.cast(), len))
+            let start =
+                ffi::lua_tolstringatom(self.raw(), index, &raw mut len, std::ptr::null_mut());
+            (!start.is_null()).then(|| std::slice::from_raw_parts(start.cast(), len))
         }
     }
 

@@ -198,14 +198,10 @@ fn write_fields(request: &Request<'_>, out: &mut Vec<u8>) {
     out.clear();
     out.reserve(request.field_spans().len() * FIELD_BYTES);
     for field in request.field_spans() {
-        for number in [
-            field.name.start,
-            field.name.len,
-            field.value.start,
-            field.value.len,
-        ] {
-            out.extend_from_slice(&u16::try_from(number).unwrap_or(0).to_ne_bytes());
-        }
+        let narrow = |n: u32| u16::try_from(n).unwrap_or(0).to_ne_bytes();
+        let [[a, b], [c, d]] = [narrow(field.name.start), narrow(field.name.len)];
+        let [[e, f], [g, h]] = [narrow(field.value.start), narrow(field.value.len)];
+        out.extend_from_slice(&[a, b, c, d, e, f, g, h]);
     }
 }
 

@@ -69,20 +69,15 @@ pub(crate) fn respond(
     conn: ConnKey,
     exchange: Exchange,
 ) -> Result<(), String> {
+    if let Some(body) = stack.bytes(1) {
+        let response = Response {
+            status: 200,
+            fields: &[],
+            body,
+        };
+        return send(worker, conn, exchange, &response);
+    }
     match stack.kind(1) {
-        Kind::String | Kind::Buffer => {
-            let body = stack.bytes(1).unwrap_or(&[]);
-            send(
-                worker,
-                conn,
-                exchange,
-                &Response {
-                    status: 200,
-                    fields: &[],
-                    body,
-                },
-            )
-        }
         Kind::Nil | Kind::None => send(
             worker,
             conn,

@@ -294,6 +294,11 @@ impl Stack<'_> {
     }
 
     fn shares_vm(&self, other: &Stack<'_>) -> bool {
+        if let (Some(here), Some(there)) = (self.worker, other.worker)
+            && ptr::eq(here, there)
+        {
+            return true;
+        }
         // SAFETY: both states are alive.
         unsafe { ffi::lua_mainthread(self.raw()) == ffi::lua_mainthread(other.raw()) }
     }

@@ -54,8 +54,9 @@ impl Span {
     }
 }
 
-/// The size classes. Most responses fit the first, most messages the second.
-const CLASS_BYTES: [usize; 3] = [4 * 1024, 16 * 1024, 64 * 1024];
+/// The size classes. Most responses fit the first, most messages the second; the third takes 64 KiB
+/// together with the head or frame header before them.
+const CLASS_BYTES: [usize; 3] = [4 * 1024, 16 * 1024, 64 * 1024 + 256];
 
 /// Bytes of unused buffers kept in each class, for the next burst.
 const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -42,7 +42,8 @@ pub struct Limits {
     /// Unsent bytes above which the connection is cut: the peer does not read. Default 16 MiB.
     /// One message or response may pass it; what comes while it waits may not.
     pub out_bytes_max: u32,
-    /// Bytes read from one connection before the next ready one has its turn. Default 64 KiB.
+    /// Bytes read from one connection before the next ready one has its turn. Default 64 KiB and
+    /// 256 bytes, so that a message of 64 KiB comes in one piece with its frame header.
     pub segment_bytes_max: u32,
     /// Connections of one reactor. Default 65,536. At the bound, listeners pause.
     pub connections_max: u32,
@@ -90,7 +91,7 @@ impl Default for Limits {
             out_bytes_high: 64 * KIB,
             out_bytes_low: 16 * KIB,
             out_bytes_max: 16 * KIB * KIB,
-            segment_bytes_max: 64 * KIB,
+            segment_bytes_max: 64 * KIB + 256,
             connections_max: 65_536,
             accepts_per_turn: 64,
             reads_per_turn: 128,

@@ -1,17 +1,38 @@
 //! End-to-end tests, and the rules of the house: one binary, one module for each area.
 //!
 //! - `alloc`      no heap allocation once warm
+//! - `browser`    Chromium opens the chat page twice
+//! - `cli`        the command line, signals, the examples
+//! - `clients`    curl, and Python's `websockets`
+//! - `harness`    the binary under test as a child process, and a bare client
+//! - `hostile`    garbage, oversize, slow bytes, half-close, reset
+//! - `http`       what a well-behaved HTTP client sees of a script
 //! - `reactor`    the whole reactor on a simulated network, by seeds
 //! - `sim`        a network made of a seed, and virtual time
 //! - `tidy`       what no compiler checks: layers, sizes, headers, forbidden words
+//! - `websocket`  tungstenite, and frames made by hand
 //!
 //! The modules are `cfg(test)` so that lints know them for what they are.
 
 #[cfg(test)]
 mod alloc;
 #[cfg(test)]
+mod browser;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod clients;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod http;
+#[cfg(test)]
 mod reactor;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod websocket;

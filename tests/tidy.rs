@@ -547,9 +547,17 @@ fn the_readme_names_files_that_exist() {
     let named = readme
         .split(|c: char| c.is_whitespace() || "`()[]".contains(c))
         .filter(|word| {
-            ["core/", "tests/", "LICENSE", "CHANGELOG"]
-                .iter()
-                .any(|start| word.starts_with(start))
+            [
+                "core/",
+                "luau-binding/",
+                "tests/",
+                "benches/",
+                "fuzz/",
+                "LICENSE",
+                "CHANGELOG",
+            ]
+            .iter()
+            .any(|start| word.starts_with(start))
         });
     for word in named {
         let path = word.trim_end_matches(['.', ',', ':', ';']);
@@ -558,6 +566,20 @@ fn the_readme_names_files_that_exist() {
             "README.md names {path}, which is not there"
         );
     }
+}
+
+#[test]
+fn cargo_run_at_the_root_means_huki() {
+    // cargo runs the binary of the one member that names a default; a second would make the
+    // README's command ambiguous.
+    let mut named = Vec::new();
+    for package in ["core", "luau-binding", "benches", "tests"] {
+        let path = root().join(package).join("Cargo.toml");
+        let manifest = fs::read_to_string(path).expect("each member has a manifest");
+        let lines = manifest.lines().map(str::to_owned);
+        named.extend(lines.filter(|line| line.starts_with("default-run")));
+    }
+    assert_eq!(named, ["default-run = \"huki\""]);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! - `harness`    the binary under test as a child process, and a bare client
 //! - `hostile`    garbage, oversize, slow bytes, half-close, reset
 //! - `http`       what a well-behaved HTTP client sees of a script
+//! - `drain`      one listener of several goes
 //! - `reactor`    the whole reactor on a simulated network, by seeds
 //! - `sim`        a network made of a seed, and virtual time
 //! - `tidy`       what no compiler checks: layers, sizes, headers, forbidden words
@@ -22,6 +23,8 @@ mod browser;
 mod cli;
 #[cfg(test)]
 mod clients;
+#[cfg(test)]
+mod drain;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]

@@ -26,6 +26,7 @@ use crate::buffer::{PooledBuf, SendBuffer};
 use crate::conn::{Appetite, Deadline, Driver, Exchange, Pressure, WsConn};
 use crate::limits::Limits;
 use crate::transport::{Net, Peer, ReadOutcome, Transport, WriteOutcome};
+use crate::ws::close_code;
 use std::io;
 use std::rc::Rc;
 use std::time::Instant;
@@ -390,6 +391,18 @@ impl<S> Connection<S> {
             self.cause = Some(Cause::TimedOut(missed));
         }
         self.announced |= inbox.deliver(key, self.listener, base, seen);
+    }
+
+    /// Says goodbye in its protocol's way; for a drain.
+    pub(super) fn begin_drain(&mut self, now: Instant) {
+        match &mut self.driver {
+            Driver::Server(server) => server.begin_drain(),
+            Driver::WebSocket(websocket) => {
+                let (code, reason) = (close_code::GOING_AWAY, b"server is shutting down");
+                // One that is closing already needs no second word.
+                let _closing = websocket.begin_close(code, reason, now, &mut self.out);
+            }
+        }
     }
 
     /// It ends at the next settling. The first cause counts.

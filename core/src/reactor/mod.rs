@@ -37,7 +37,6 @@ use conns::{ConnKey, Conns};
 use drive::{Connection, Context, Fate, Phase, SEGMENT_BYTES_MIN};
 use inbox::{Cause, Inbox};
 use mailbox::{Mail, Mailbox, Remote};
-use slab::Slab;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
@@ -48,7 +47,7 @@ use timer::TimerWheel;
 /// descriptors are scarce, short enough not to be noticed when they are not.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Names a listener of one reactor.
+/// Names a listener of one reactor, and after it is closed nothing. Its token; 0 is the waker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerKey(u32);
 
@@ -76,12 +75,21 @@ impl Default for ServerConfig {
 
 #[derive(Debug)]
 struct Listener<L> {
+    key: ListenerKey,
     socket: L,
     settings: Rc<ServerSettings>,
     /// Connections may wait: said by an event, unsaid by `WouldBlock`.
     waiting: bool,
     /// No accept before this time.
     rests_until: Option<Instant>,
+}
+
+/// A drain under way: what it leaves is cut at its deadline.
+#[derive(Clone, Copy, Debug)]
+struct Drain {
+    /// Whose connections; `None` means all.
+    listener: Option<ListenerKey>,
+    deadline: Instant,
 }
 
 /// An event loop: sockets in, completions out.
@@ -93,7 +101,10 @@ pub struct Reactor<N: Net> {
     limits: Rc<Limits>,
     pool: BufferPool,
     conns: Conns<Connection<N::Socket>>,
-    listeners: Slab<Listener<N::Listener>>,
+    /// Few, so a list.
+    listeners: Vec<Listener<N::Listener>>,
+    /// The key of the next one. Keys are never used again, as connections outlive their listeners.
+    next_listener: u32,
     /// Connections that may read, in the order in which they became able to.
     ready: VecDeque<ConnKey>,
     /// Connections to settle at the start of the next turn.
@@ -106,8 +117,7 @@ pub struct Reactor<N: Net> {
     now: Instant,
     date: Rc<SharedDate>,
     date_second: u64,
-    drain_deadline: Option<Instant>,
-    is_draining: bool,
+    drains: Vec<Drain>,
     scratch: Scratch,
 }
 
@@ -132,7 +142,8 @@ impl<N: Net> Reactor<N> {
             pool: BufferPool::default(),
             conns: Conns::new(limits.connections_max),
             limits: Rc::new(limits),
-            listeners: Slab::new(),
+            listeners: Vec::new(),
+            next_listener: 1,
             ready: VecDeque::new(),
             dirty: Vec::new(),
             wheel: TimerWheel::new(now),
@@ -141,8 +152,7 @@ impl<N: Net> Reactor<N> {
             now,
             date: Rc::new(SharedDate::new(date::imf_fixdate(second))),
             date_second: second,
-            drain_deadline: None,
-            is_draining: false,
+            drains: Vec::new(),
             scratch: Scratch::default(),
             net,
         })
@@ -272,10 +282,11 @@ impl<N: Net> Reactor<N> {
             let rests = self
                 .listeners
                 .iter()
-                .filter_map(|(_, listener)| listener.rests_until)
+                .filter_map(|listener| listener.rests_until)
                 .filter(|until| !self.conns.is_full() && *until > self.now)
                 .min();
-            let wakes = [wake_at, self.wheel.next_wake(), rests, self.drain_deadline];
+            let drained = self.drains.iter().map(|drain| drain.deadline).min();
+            let wakes = [wake_at, self.wheel.next_wake(), rests, drained];
             let wake = wakes.into_iter().flatten().min();
             // Asked for anew: the application may have used much time since this turn's began.
             wake.map(|wake| wake.saturating_duration_since(self.net.now()))
@@ -303,10 +314,8 @@ impl<N: Net> Reactor<N> {
 
     fn note(&mut self, event: Ready, inbox: &mut Inbox) {
         let Some(key) = ConnKey::from_token(event.token) else {
-            let index = usize::try_from(event.token)
-                .ok()
-                .and_then(|token| token.checked_sub(1));
-            if let Some(listener) = index.and_then(|index| self.listeners.get_mut(index)) {
+            let is_it = |listener: &&mut Listener<_>| u64::from(listener.key.0) == event.token;
+            if let Some(listener) = self.listeners.iter_mut().find(is_it) {
                 listener.waiting = true;
             }
             return;
@@ -340,7 +349,7 @@ impl<N: Net> Reactor<N> {
         let may = |listener: &Listener<_>| {
             listener.waiting && listener.rests_until.is_none_or(|until| until <= now)
         };
-        !self.conns.is_full() && self.listeners.iter().any(|(_, listener)| may(listener))
+        !self.conns.is_full() && self.listeners.iter().any(may)
     }
 
     fn accept_waiting(&mut self, inbox: &mut Inbox) {
@@ -348,7 +357,7 @@ impl<N: Net> Reactor<N> {
             return;
         }
         let mut budget = self.limits.accepts_per_turn;
-        for index in 0..self.listeners.capacity() {
+        for index in 0..self.listeners.len() {
             while budget > 0 && !self.conns.is_full() && self.accept_one(index, inbox) {
                 budget -= 1;
             }
@@ -367,7 +376,7 @@ impl<N: Net> Reactor<N> {
         match self.net.accept(&mut listener.socket) {
             Ok((socket, peer)) => {
                 let settings = Rc::clone(&listener.settings);
-                let key = listener_key(index);
+                let key = listener.key;
                 if let Err(error) = self.admit(socket, peer, settings, key) {
                     inbox.deliver_accept_error(key, error);
                 }
@@ -381,7 +390,7 @@ impl<N: Net> Reactor<N> {
                 io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => true,
                 _ => {
                     listener.rests_until = self.now.checked_add(ACCEPT_BACKOFF);
-                    inbox.deliver_accept_error(listener_key(index), error);
+                    inbox.deliver_accept_error(listener.key, error);
                     false
                 }
             },
@@ -470,13 +479,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn fire_deadlines(&mut self, inbox: &mut Inbox) {
-        if self
-            .drain_deadline
-            .is_some_and(|deadline| deadline <= self.now)
-        {
-            self.drain_deadline = None;
-            self.cut_all();
-        }
+        self.end_drains();
         let mut due = core::mem::take(&mut self.scratch.due);
         self.wheel.fire(self.now, &mut due);
         for fired in due.drain(..) {
@@ -502,14 +505,25 @@ impl<N: Net> Reactor<N> {
         self.scratch.due = due;
     }
 
-    fn cut_all(&mut self) {
-        let keys: Vec<ConnKey> = self.conns.keys().collect();
-        for key in keys {
-            if let Some(conn) = self.conns.get_mut(key) {
-                conn.cut(Cause::Shutdown);
-                self.touch(key);
+    /// Cuts what drains have left at their deadlines.
+    fn end_drains(&mut self) {
+        let now = self.now;
+        while let Some(index) = self.drains.iter().position(|drain| drain.deadline <= now) {
+            let drain = self.drains.swap_remove(index);
+            for key in self.keys_of(drain.listener) {
+                if let Some(conn) = self.conns.get_mut(key) {
+                    conn.cut(Cause::Shutdown);
+                    self.touch(key);
+                }
             }
         }
+    }
+
+    /// The connections of `listener`, or all of them.
+    fn keys_of(&self, listener: Option<ListenerKey>) -> Vec<ConnKey> {
+        let is_its = |conn: &Connection<_>| listener.is_none_or(|key| conn.listener == key);
+        let its = self.conns.iter().filter(|(_, conn)| is_its(conn));
+        its.map(|(key, _)| key).collect()
     }
 
     /// Has `key` settled at the start of the next turn.
@@ -521,10 +535,4 @@ impl<N: Net> Reactor<N> {
             self.dirty.push(key);
         }
     }
-}
-
-/// Listener `index` of the slab, as its key; 0 is the waker's token.
-fn listener_key(index: usize) -> ListenerKey {
-    // One for each listening socket, so far below 2^32.
-    ListenerKey(u32::try_from(index + 1).unwrap_or(u32::MAX))
 }

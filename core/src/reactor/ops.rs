@@ -13,14 +13,14 @@
 use super::conns::ConnKey;
 use super::drive::{Connection, Phase};
 use super::inbox::Cause;
-use super::{Listener, ListenerKey, Reactor, ServerConfig, listener_key};
+use super::{Drain, Listener, ListenerKey, Reactor, ServerConfig};
 use crate::buffer::SendBuffer;
 use crate::conn::{
     Driver, Exchange, Misuse, Pressure, Response, ServerConn, ServerSettings, WsConn, WsSettings,
 };
 use crate::limits::Limits;
 use crate::transport::{Endpoint, Net, Peer};
-use crate::ws::{MessageKind, close_code};
+use crate::ws::MessageKind;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -54,10 +54,11 @@ impl<N: Net> Reactor<N> {
             collect_bodies: config.collect_bodies,
             websocket: config.websocket,
         });
-        let index = self.listeners.vacant_key();
-        let key = listener_key(index);
+        let key = ListenerKey(self.next_listener);
         let socket = self.net.listen(at, u64::from(key.0))?;
-        self.listeners.insert(Listener {
+        self.next_listener += 1;
+        self.listeners.push(Listener {
+            key,
             socket,
             settings,
             waiting: false,
@@ -68,14 +69,19 @@ impl<N: Net> Reactor<N> {
 
     /// Where `listener` listens; `None` once it is closed.
     pub fn local_endpoint(&self, listener: ListenerKey) -> Option<Endpoint> {
-        let listener = self.listeners.get(slot_of(listener)?)?;
+        let listener = self.listeners.iter().find(|known| known.key == listener)?;
         self.net.local_endpoint(&listener.socket).ok()
     }
 
     /// Accepts no more connections at `listener`; those that are here stay.
     pub fn close_listener(&mut self, listener: ListenerKey) {
-        if let Some(listener) = slot_of(listener).and_then(|slot| self.listeners.try_remove(slot)) {
-            self.net.close_listener(listener.socket);
+        let known = self
+            .listeners
+            .iter()
+            .position(|known| known.key == listener);
+        if let Some(index) = known {
+            self.net
+                .close_listener(self.listeners.swap_remove(index).socket);
         }
     }
 
@@ -248,46 +254,36 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Stops listening, answers what has been asked with `Connection: close`, closes WebSockets
-    /// with 1001, and after `grace` cuts what is left. A second call can only shorten the grace.
+    /// with 1001, and after `grace` cuts what is left. The shortest grace asked for counts.
     pub fn drain(&mut self, grace: Duration) {
-        let listeners = core::mem::take(&mut self.listeners);
-        for (_, listener) in listeners {
-            self.net.close_listener(listener.socket);
-        }
-        let deadline = self.now.checked_add(grace);
-        self.drain_deadline = match (self.drain_deadline, deadline) {
-            (Some(earlier), Some(deadline)) => Some(earlier.min(deadline)),
-            (earlier, deadline) => earlier.or(deadline),
-        };
-        if core::mem::replace(&mut self.is_draining, true) {
-            return;
-        }
-        let keys: Vec<ConnKey> = self.conns.keys().collect();
-        for key in keys {
-            let now = self.now;
-            let Some(connection) = self.conns.get_mut(key) else {
-                continue;
-            };
-            match &mut connection.driver {
-                Driver::Server(server) => server.begin_drain(),
-                Driver::WebSocket(websocket) => {
-                    let reason = b"server is shutting down";
-                    // One that is closing already needs no second word.
-                    let _closing = websocket.begin_close(
-                        close_code::GOING_AWAY,
-                        reason,
-                        now,
-                        &mut connection.out,
-                    );
-                }
-            }
-            self.touch(key);
-        }
+        self.drain_of(None, grace);
     }
 
-    /// Whether [`drain`](Self::drain) has been called.
-    pub fn is_draining(&self) -> bool {
-        self.is_draining
+    /// As [`drain`](Self::drain), for one listener and the connections it accepted.
+    pub fn drain_listener(&mut self, listener: ListenerKey, grace: Duration) {
+        self.drain_of(Some(listener), grace);
+    }
+
+    fn drain_of(&mut self, listener: Option<ListenerKey>, grace: Duration) {
+        match listener {
+            Some(listener) => self.close_listener(listener),
+            None => {
+                for listener in core::mem::take(&mut self.listeners) {
+                    self.net.close_listener(listener.socket);
+                }
+            }
+        }
+        // A grace beyond what an instant can name is as good as none.
+        let deadline = self.now.checked_add(grace);
+        self.drains
+            .extend(deadline.map(|deadline| Drain { listener, deadline }));
+        let now = self.now;
+        for key in self.keys_of(listener) {
+            if let Some(connection) = self.conns.get_mut(key) {
+                connection.begin_drain(now);
+                self.touch(key);
+            }
+        }
     }
 
     fn answer(
@@ -335,10 +331,6 @@ fn websocket(driver: &mut Driver) -> Result<&mut WsConn, Misuse> {
         Driver::WebSocket(websocket) => Ok(websocket),
         Driver::Server(_) => Err(Misuse::NotAWebSocket),
     }
-}
-
-fn slot_of(listener: ListenerKey) -> Option<usize> {
-    (listener.0 as usize).checked_sub(1)
 }
 
 fn checked(limits: Limits) -> io::Result<Limits> {

@@ -19,7 +19,7 @@ use hukilau_core::conn::WsSettings;
 use hukilau_core::limits::Limits;
 use hukilau_core::reactor::{ListenerKey, ServerConfig};
 use hukilau_core::transport::Endpoint;
-use hukilau_core::ws::{Role, close_code};
+use hukilau_core::ws::Role;
 use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -341,16 +341,7 @@ fn stop(stack: &mut Stack<'_>) -> Outcome {
     if server.is_stopped.replace(true) {
         return Ok(Returns::Values(0));
     }
-    let sockets = worker.sockets.borrow().of_server(&server);
     let mut reactor = worker.reactor.borrow_mut();
-    reactor.close_listener(server.listener);
-    if reactor.listeners() == 0 {
-        reactor.drain(grace);
-    } else {
-        for conn in sockets {
-            // One that has ended, or is closing, needs no goodbye.
-            let _ = reactor.close(conn, close_code::GOING_AWAY, b"");
-        }
-    }
+    reactor.drain_listener(server.listener, grace);
     Ok(Returns::Values(0))
 }

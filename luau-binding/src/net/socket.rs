@@ -139,16 +139,6 @@ impl Sockets {
             *place = None;
         }
     }
-
-    /// All sockets of `server`.
-    pub(crate) fn of_server(&self, server: &Rc<ServerState>) -> Vec<ConnKey> {
-        self.0
-            .iter()
-            .flatten()
-            .filter(|socket| Rc::ptr_eq(&socket.server, server))
-            .map(|socket| socket.conn)
-            .collect()
-    }
 }
 
 /// Makes the object of a connection whose upgrade was accepted. `data`, an index of `stack`,

@@ -5,7 +5,7 @@
 //! slow path: it names errors, and walks heads that trickle in. `framing.rs` judges the fields.
 //!
 //! The fast path looks at blocks of 64 bytes. Of each block it takes one bitmap, of the control
-//! bytes other than HTAB; its set bits are line ends, or the head is not clean, so values are
+//! bytes; its set bits are line ends, rarely HTAB, or the head is not clean, so values are
 //! validated by the pass that finds their end. A name is looked up where its line begins: the
 //! first byte that is no `tchar` must be the colon.
 //!
@@ -42,8 +42,21 @@ pub fn parse_request(
     limits: &Limits,
     fields: &mut Vec<Field>,
 ) -> Result<Option<RequestHead>, Violation> {
-    // A head begun earlier: not worth a try until the scanner has seen its end.
-    if !progress.is_fresh() && !scan(input, visible(input, limits), progress, limits)? {
+    if progress.is_fresh() {
+        return simd::parse_request(input, progress, limits, fields);
+    }
+    parse_request_again(input, progress, limits, fields)
+}
+
+/// [`parse_request`] of a head begun earlier: not worth a try until the scanner has seen its end.
+#[inline(never)]
+fn parse_request_again(
+    input: &[u8],
+    progress: &mut HeadProgress,
+    limits: &Limits,
+    fields: &mut Vec<Field>,
+) -> Result<Option<RequestHead>, Violation> {
+    if !scan(input, visible(input, limits), progress, limits)? {
         return Ok(None);
     }
     simd::parse_request(input, progress, limits, fields)
@@ -183,8 +196,8 @@ impl CleanHead {
 
 /// Where the fields from `first` on stand, in the form heads keep it.
 fn field_range(first: usize, fields: &[Field]) -> Range<u32> {
-    let Span { start, len } = Span::new(first..fields.len());
-    start..start + len
+    let saturated = |index| u32::try_from(index).unwrap_or(u32::MAX);
+    saturated(first)..saturated(fields.len())
 }
 
 /// A status line that broke no rule.
@@ -204,7 +217,8 @@ fn clean_response(
     #[cfg(test)]
     looked_at(input.len());
     let (line, fields_at) = clean_status_line(input)?;
-    let (facts, len) = simd::clean_fields_from(input, fields_at, limits.fields_max, fields)?;
+    let mut facts = Facts::default();
+    let len = simd::clean_fields(input, fields_at, limits.fields_max, fields, &mut facts)?;
     Some((line, facts, len))
 }
 
@@ -272,24 +286,20 @@ const BLOCK_BITS: u32 = u64::BITS;
 /// The questions the parser asks about bytes: answered one by one here, many at a time in
 /// `simd.rs`. Answers must not differ.
 ///
-/// `rest` is always the end of `input`, from some offset on; the bytes before it are there to be
-/// read, not to be answered for. Lengths are 32-bit as in spans, so that none is converted on the
-/// way from a bitmap to a span.
+/// Each is about the bytes of `input` from the offset `at` on, which lies within it. Offsets and
+/// lengths are 32-bit as in spans, so that none is converted on the way from a bitmap to a span.
 pub(super) trait Lanes: Copy {
-    /// The control bytes other than HTAB in `block`; bit 0 is its first byte.
-    fn controls(self, block: &[u8; BLOCK_BYTES]) -> u64;
+    /// The control bytes of the block that begins at `at`, or of what is left; bit 0 is its first.
+    fn controls(self, input: &[u8], at: u32) -> u64;
 
-    /// The control bytes other than HTAB in `rest`, which is shorter than a block.
-    fn controls_at_end(self, input: &[u8], rest: &[u8]) -> u64;
+    /// The number of `tchar`s from `at` on.
+    fn token_len(self, input: &[u8], at: u32) -> u32;
 
-    /// The number of `tchar`s that `rest` begins with.
-    fn token_len(self, input: &[u8], rest: &[u8]) -> u32;
+    /// The number of request-target bytes from `at` on.
+    fn target_len(self, input: &[u8], at: u32) -> u32;
 
-    /// The number of request-target bytes that `rest` begins with.
-    fn target_len(self, input: &[u8], rest: &[u8]) -> u32;
-
-    /// The number of `reg-name` bytes that `rest` begins with, escapes not among them.
-    fn reg_name_len(self, input: &[u8], rest: &[u8]) -> u32;
+    /// The number of `reg-name` bytes from `at` on, escapes not among them.
+    fn reg_name_len(self, input: &[u8], at: u32) -> u32;
 }
 
 /// One byte after the other: the definition that vector code is held against.
@@ -310,28 +320,38 @@ impl Scalar {
 }
 
 impl Lanes for Scalar {
-    fn controls(self, block: &[u8; BLOCK_BYTES]) -> u64 {
-        self.controls_at_end(block, block)
-    }
-
-    fn controls_at_end(self, _: &[u8], rest: &[u8]) -> u64 {
-        rest.iter().enumerate().fold(0, |bits, (lane, byte)| {
-            let control = byte.is_ascii_control() && *byte != b'\t';
-            bits | u64::from(control) << lane
+    fn controls(self, input: &[u8], at: u32) -> u64 {
+        let block = from(input, at).iter().take(BLOCK_BYTES).enumerate();
+        block.fold(0, |bits, (lane, byte)| {
+            bits | u64::from(byte.is_ascii_control()) << lane
         })
     }
 
-    fn token_len(self, _: &[u8], rest: &[u8]) -> u32 {
-        Self::run_len(rest, is_token_byte)
+    fn token_len(self, input: &[u8], at: u32) -> u32 {
+        Self::run_len(from(input, at), is_token_byte)
     }
 
-    fn target_len(self, _: &[u8], rest: &[u8]) -> u32 {
-        Self::run_len(rest, is_target_byte)
+    fn target_len(self, input: &[u8], at: u32) -> u32 {
+        Self::run_len(from(input, at), is_target_byte)
     }
 
-    fn reg_name_len(self, _: &[u8], rest: &[u8]) -> u32 {
-        Self::run_len(rest, is_reg_name_byte)
+    fn reg_name_len(self, input: &[u8], at: u32) -> u32 {
+        Self::run_len(from(input, at), is_reg_name_byte)
     }
+}
+
+/// The bytes of `input` from the offset `at` on.
+#[inline(always)]
+pub(super) fn from(input: &[u8], at: u32) -> &[u8] {
+    input.get(at as usize..).unwrap_or_default()
+}
+
+/// The `N` bytes of `input` from the offset `at` on, if they are there.
+#[inline(always)]
+pub(super) fn bytes_at<const N: usize>(input: &[u8], at: u32) -> Option<&[u8; N]> {
+    // A range with both ends takes one comparison: with 64-bit addresses the sum cannot overflow.
+    let at = at as usize;
+    input.get(at..at.checked_add(N)?)?.first_chunk()
 }
 
 /// Parses a head that is whole and clean; `None` for any other.
@@ -346,18 +366,15 @@ pub(super) fn clean_head<L: Lanes>(
     #[cfg(test)]
     looked_at(input.len());
     let (method, method_len) = method_at_front(lanes, input)?;
-    let mut line_ends = Controls::new(lanes, input);
-    let line_end = line_ends.next_line_end()?;
-    let (version, target_end) = version_before(input, line_end)?;
     let target_at = method_len + 1;
-    let target_len = target_end.checked_sub(target_at)?;
-    // What follows the target is no byte of one, so the run of its bytes does not reach beyond.
-    let run_len = lanes.target_len(input, input.get(target_at as usize..)?);
-    if target_len == 0 || run_len != target_len || target_len > limits.target_bytes_max {
+    let target_len = lanes.target_len(input, target_at);
+    if target_len == 0 || target_len > limits.target_bytes_max {
         return None;
     }
-    let fields_at = line_end + 2;
-    let len = clean_fields(line_ends, fields_at, limits.fields_max, fields, facts)?;
+    let target_end = target_at + target_len;
+    let version = version_and_line_end(bytes_at(input, target_end)?)?;
+    let fields_at = target_end + 11;
+    let len = clean_fields(lanes, input, fields_at, limits.fields_max, fields, facts)?;
     Some(CleanHead {
         method,
         method_span: between(0, method_len),
@@ -378,8 +395,7 @@ const fn between(start: u32, end: u32) -> Span {
 /// Whether `expected` stands at `at`.
 #[inline(always)]
 fn has<const N: usize>(input: &[u8], at: u32, expected: &[u8; N]) -> bool {
-    let rest = input.get(at as usize..);
-    rest.and_then(|rest| rest.first_chunk::<N>()) == Some(expected)
+    bytes_at(input, at) == Some(expected)
 }
 
 /// The method and its length, if a space follows it.
@@ -388,103 +404,95 @@ fn method_at_front<L: Lanes>(lanes: L, input: &[u8]) -> Option<(Method, u32)> {
     if has(input, 0, b"GET ") {
         return Some((Method::Get, 3));
     }
-    let len = lanes.token_len(input, input);
+    let len = lanes.token_len(input, 0);
     if len == 0 || !has(input, len, b" ") {
         return None;
     }
     Some((Method::of(input.get(..len as usize)?), len))
 }
 
-/// The version of a request line whose CR is at `line_end`, and where the target before it ends.
+/// The version in what follows a target up to the end of the line.
 #[inline(always)]
-fn version_before(input: &[u8], line_end: u32) -> Option<(Version, u32)> {
-    let target_end = line_end.checked_sub(9)?;
-    let text = input.get(target_end as usize..)?.first_chunk::<9>()?;
-    let version = match text {
-        _ if text == b" HTTP/1.1" => Version::Http11,
-        [b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'] => Version::Http10,
-        [b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => Version::Http11,
-        _ => return None,
-    };
-    Some((version, target_end))
-}
-
-/// Parses field lines from the offset `at` of `input` up to the empty line, for heads whose start
-/// line is parsed otherwise.
-#[inline(always)]
-pub(super) fn clean_fields_from<L: Lanes>(
-    lanes: L,
-    input: &[u8],
-    at: u32,
-    fields_max: u16,
-    fields: &mut Vec<Field>,
-) -> Option<(Facts, u32)> {
-    let mut line_ends = Controls::new(lanes, input);
-    // That of the start line.
-    let line_end = line_ends.next_line_end()?;
-    if line_end + 2 != at {
-        return None;
+fn version_and_line_end(text: &[u8; 11]) -> Option<Version> {
+    if text == b" HTTP/1.1\r\n" {
+        return Some(Version::Http11);
     }
-    let mut facts = Facts::default();
-    let len = clean_fields(line_ends, at, fields_max, fields, &mut facts)?;
-    Some((facts, len))
+    match text {
+        [
+            b' ',
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            minor @ b'0'..=b'9',
+            b'\r',
+            b'\n',
+        ] => Some(match minor {
+            b'0' => Version::Http10,
+            _ => Version::Http11,
+        }),
+        _ => None,
+    }
 }
 
 /// Parses field lines from `at` up to the empty line, and tells `facts` of them. The head's end.
 #[inline(always)]
-fn clean_fields<L: Lanes>(
-    mut line_ends: Controls<'_, L>,
+pub(super) fn clean_fields<L: Lanes>(
+    lanes: L,
+    input: &[u8],
     mut at: u32,
     fields_max: u16,
     fields: &mut Vec<Field>,
     facts: &mut Facts,
 ) -> Option<u32> {
-    let (lanes, input) = (line_ends.lanes, line_ends.input);
-    let mut left = fields_max;
+    let mut line_ends = LineEnds::new(lanes, input, at);
+    let count_max = fields.len() + usize::from(fields_max);
     loop {
-        let line = input.get(at as usize..)?;
-        let name_len = lanes.token_len(input, line);
-        if name_len == 0 {
-            return line.starts_with(b"\r\n").then_some(at + 2);
+        let (last, end) = line_ends.next_line_end()?;
+        if end == at {
+            return Some(at + 2);
         }
-        let (name, behind) = line.split_at_checked(name_len as usize)?;
-        if behind.first() != Some(&b':') {
+        let name_len = lanes.token_len(input, at);
+        let colon = at + name_len;
+        // Behind the colon are two bytes at least, be it only the end of the line.
+        let [b':', space, first] = bytes_at(input, colon)? else {
+            return None;
+        };
+        if name_len == 0 || fields.len() >= count_max {
             return None;
         }
-        left = left.checked_sub(1)?;
-        let end = line_ends.next_line_end()?;
-        let value = trimmed(input, at + name_len + 1, end)?;
-        let id = FieldName::of(name);
+        // Nearly always one space before and none behind. As control bytes are excluded, what is
+        // not above SP is white space or the CR.
+        let value = if *space == b' ' && *first > b' ' && last > b' ' {
+            between(colon + 2, end)
+        } else {
+            trimmed(input, colon + 1, end)
+        };
+        let id = FieldName::of(input.get(at as usize..colon as usize)?);
         fields.push(Field {
-            name: between(at, at + name_len),
+            name: between(at, colon),
             value,
             id,
         });
-        match id {
-            FieldName::Other => {}
-            FieldName::Host => note_host(lanes, input, value, facts)?,
-            _ => facts.note(id, value.of(input)),
+        if id != FieldName::Other {
+            if id == FieldName::Host && is_plain_host(lanes, input, value) {
+                facts.note_plain_host();
+            } else {
+                facts.note(id, value.of(input));
+            }
         }
         at = end + 2;
     }
 }
 
 /// The span `start..end` without the white space at its ends.
-#[inline(always)]
-fn trimmed(input: &[u8], start: u32, end: u32) -> Option<Span> {
-    let value = input.get(start as usize..end as usize)?;
-    // Nearly always one space before and none behind. As control bytes are excluded, what is not
-    // above SP is white space.
-    match value {
-        [b' ', first, ..] if *first > b' ' && value.last() > Some(&b' ') => {
-            Some(between(start + 1, end))
-        }
-        _ => Some(trimmed_bytewise(value, start, end)),
-    }
-}
-
-/// The span of `value`, which is `start..end`, without the white space at its ends.
-fn trimmed_bytewise(mut value: &[u8], mut start: u32, mut end: u32) -> Span {
+#[cold]
+#[inline(never)]
+fn trimmed(input: &[u8], mut start: u32, mut end: u32) -> Span {
+    let mut value = between(start, end).of(input);
     while let [b' ' | b'\t', behind @ ..] = value {
         value = behind;
         start += 1;
@@ -496,81 +504,70 @@ fn trimmed_bytewise(mut value: &[u8], mut start: u32, mut end: u32) -> Span {
     between(start, end)
 }
 
-/// Tells `facts` of a `Host`. Nearly all are a plain name, with a port perhaps: for those one look
+/// Whether `host` is a name without escapes, and a port perhaps. Nearly all are: for those one look
 /// at all bytes together is enough.
 #[inline(always)]
-fn note_host<L: Lanes>(lanes: L, input: &[u8], value: Span, facts: &mut Facts) -> Option<()> {
-    let rest = input.get(value.start as usize..)?;
-    let name_len = lanes.reg_name_len(input, rest);
+fn is_plain_host<L: Lanes>(lanes: L, input: &[u8], host: Span) -> bool {
     // What ends a value is no byte of a name, so the name does not reach beyond.
-    if name_len > 0 && is_port_or_nothing(rest.get(name_len as usize..value.len as usize)?) {
-        facts.note_plain_host();
-    } else {
-        facts.note(FieldName::Host, value.of(input));
-    }
-    Some(())
+    let name_len = lanes.reg_name_len(input, host.start);
+    name_len > 0 && (name_len == host.len || has_port(host.of(input), name_len))
 }
 
-/// The control bytes of the input in order, block by block.
-struct Controls<'a, L> {
+/// Whether a port follows the first `name_len` bytes of `host`.
+#[inline(never)]
+fn has_port(host: &[u8], name_len: u32) -> bool {
+    is_port_or_nothing(from(host, name_len))
+}
+
+/// The control bytes of the block that begins at `at`, if there is one.
+#[inline(always)]
+fn controls_from<L: Lanes>(lanes: L, input: &[u8], at: u32) -> Option<u64> {
+    ((at as usize) < input.len()).then(|| lanes.controls(input, at))
+}
+
+/// The ends of the lines behind a start line in order, found block by block.
+struct LineEnds<'a, L> {
     lanes: L,
     input: &'a [u8],
-    /// What has not been looked at.
-    rest: &'a [u8],
     /// Where the current block begins.
     block: u32,
     /// Its control bytes that have not been taken.
     bits: u64,
 }
 
-impl<'a, L: Lanes> Controls<'a, L> {
+impl<'a, L: Lanes> LineEnds<'a, L> {
     #[inline(always)]
-    fn new(lanes: L, input: &'a [u8]) -> Self {
-        let mut controls = Self {
+    fn new(lanes: L, input: &'a [u8], at: u32) -> Self {
+        Self {
             lanes,
             input,
-            rest: input,
-            block: 0_u32.wrapping_sub(BLOCK_BITS),
-            bits: 0,
-        };
-        controls.next_block();
-        controls
-    }
-
-    /// Looks at the next block. False if there is none.
-    #[inline(always)]
-    fn next_block(&mut self) -> bool {
-        self.block = self.block.wrapping_add(BLOCK_BITS);
-        if let Some((block, behind)) = self.rest.split_first_chunk() {
-            self.bits = self.lanes.controls(block);
-            self.rest = behind;
-            return true;
+            block: at,
+            bits: controls_from(lanes, input, at).unwrap_or(0),
         }
-        let last = core::mem::take(&mut self.rest);
-        self.bits = self.lanes.controls_at_end(self.input, last);
-        !last.is_empty()
     }
 
-    /// Takes the next one and the LF behind it: the offset of the CR that it must be. `None` if
-    /// there is none, or if it is not the end of a line.
+    /// The offset of the next CR, which LF follows, and the byte before it. `None` if there is
+    /// none, or a control byte before it that no clean head has.
     #[inline(always)]
-    fn next_line_end(&mut self) -> Option<u32> {
-        while self.bits == 0 {
-            if !self.next_block() {
+    fn next_line_end(&mut self) -> Option<(u8, u32)> {
+        loop {
+            while self.bits == 0 {
+                self.block += BLOCK_BITS;
+                self.bits = controls_from(self.lanes, self.input, self.block)?;
+            }
+            let at = self.block + self.bits.trailing_zeros();
+            self.bits &= self.bits - 1;
+            let [before, end @ ..] = bytes_at::<3>(self.input, at - 1)?;
+            if end == b"\r\n" {
+                // The LF, unless it is the first byte of the next block.
+                self.bits &= self.bits.wrapping_sub(1);
+                return Some((*before, at));
+            }
+            // An LF behind CR is that of the line end before: CRs are never passed over.
+            if !matches!([*before, end[0]], [_, b'\t'] | [b'\r', b'\n']) {
                 return None;
             }
         }
-        let at = self.block + self.bits.trailing_zeros();
-        if !has(self.input, at, b"\r\n") {
-            return None;
-        }
-        self.bits &= self.bits - 1;
-        if self.bits == 0 {
-            // The LF is the first byte of the next block, as it is not in this one.
-            self.next_block();
-        }
-        self.bits &= self.bits.wrapping_sub(1);
-        Some(at)
     }
 }
 

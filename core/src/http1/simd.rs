@@ -2,14 +2,14 @@
 //!
 //! Sits beside `parse.rs` and implements its [`Lanes`]: with AVX2, with SSE4.2, with NEON, and with
 //! plain 64-bit words for all other machines. [`parse_request`] chooses once per head; the choice is
-//! a load from memory that is known after the first.
+//! a load from memory, and known after the first head.
 //!
 //! A byte class is looked up by nibbles: the low one selects a byte of a table, the high one a bit
 //! of that byte. It is exact for any class of ASCII bytes and takes two shuffles for a block.
 //!
 //! Invariants
 //! - Nothing outside the input is read: the last block is read so that it ends where the input
-//!   ends, and inputs shorter than a block are copied.
+//!   ends, and inputs shorter than any vector are read in words.
 //! - Every implementation gives the answers of `Scalar`, for every byte in every lane (`tests`).
 //! - A value of a vector type is proof that this CPU has the instructions: only [`parse_request`] and
 //!   tests make one, after asking.
@@ -21,7 +21,7 @@
 )]
 
 use super::framing::Facts;
-use super::parse::{self, BLOCK_BYTES, HeadProgress, Lanes, Scalar};
+use super::parse::{self, BLOCK_BYTES, HeadProgress, Lanes, Scalar, bytes_at, from};
 use super::token::{is_reg_name_byte, is_target_byte, is_token_byte};
 use super::{Field, RequestHead};
 use crate::limits::Limits;
@@ -40,11 +40,11 @@ pub(super) fn parse_request(
     fields: &mut Vec<Field>,
 ) -> Result<Option<RequestHead>, Violation> {
     match x86::level() {
-        // SAFETY: `level` has asked this CPU for AVX2, BMI1 and BMI2.
+        // SAFETY: `level` says that this CPU was asked for AVX2, BMI1 and BMI2.
         x86::AVX2 => unsafe { x86::parse_request_avx2(input, progress, limits, fields) },
-        // SAFETY: `level` has asked this CPU for SSE4.2 and POPCNT.
+        // SAFETY: `level` says that this CPU was asked for SSE4.2 and POPCNT.
         x86::SSE42 => unsafe { x86::parse_request_sse42(input, progress, limits, fields) },
-        _ => parse::parse_request_with(Words, input, progress, limits, fields),
+        _ => parse_request_in_words(input, progress, limits, fields),
     }
 }
 
@@ -60,39 +60,44 @@ pub(super) fn parse_request(
     #[cfg(target_arch = "aarch64")]
     return parse_request_by_length(neon::Neon, input, progress, limits, fields);
     #[cfg(not(target_arch = "aarch64"))]
-    parse::parse_request_with(Words, input, progress, limits, fields)
+    parse_request_in_words(input, progress, limits, fields)
 }
 
-/// [`parse::clean_fields_from`] with the best instructions this CPU has.
+/// [`parse::clean_fields`] with the best instructions this CPU has.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn clean_fields_from(
+pub(super) fn clean_fields(
     input: &[u8],
     at: u32,
     fields_max: u16,
     fields: &mut Vec<Field>,
-) -> Option<(Facts, u32)> {
+    facts: &mut Facts,
+) -> Option<u32> {
     match x86::level() {
-        // SAFETY: `level` has asked this CPU for AVX2, BMI1 and BMI2.
-        x86::AVX2 => unsafe { x86::clean_fields_avx2(input, at, fields_max, fields) },
-        // SAFETY: `level` has asked this CPU for SSE4.2 and POPCNT.
-        x86::SSE42 => unsafe { x86::clean_fields_sse42(input, at, fields_max, fields) },
-        _ => parse::clean_fields_from(Words, input, at, fields_max, fields),
+        // SAFETY: `level` says that this CPU was asked for AVX2, BMI1 and BMI2.
+        x86::AVX2 => unsafe { x86::clean_fields_avx2(input, at, fields_max, fields, facts) },
+        // SAFETY: `level` says that this CPU was asked for SSE4.2 and POPCNT.
+        x86::SSE42 => unsafe { x86::clean_fields_sse42(input, at, fields_max, fields, facts) },
+        _ => {
+            x86::ask_once();
+            parse::clean_fields(Words, input, at, fields_max, fields, facts)
+        }
     }
 }
 
-/// [`parse::clean_fields_from`] with NEON, or with plain words.
+/// [`parse::clean_fields`] with NEON, or with plain words.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn clean_fields_from(
+pub(super) fn clean_fields(
     input: &[u8],
     at: u32,
     fields_max: u16,
     fields: &mut Vec<Field>,
-) -> Option<(Facts, u32)> {
+    facts: &mut Facts,
+) -> Option<u32> {
     #[cfg(target_arch = "aarch64")]
     let lanes = neon::Neon;
     #[cfg(not(target_arch = "aarch64"))]
     let lanes = Words;
-    parse::clean_fields_from(lanes, input, at, fields_max, fields)
+    parse::clean_fields(lanes, input, at, fields_max, fields, facts)
 }
 
 /// A class of ASCII bytes as the nibble look-up wants it: bit `h` of byte `l` says whether the
@@ -142,74 +147,89 @@ impl NibbleTable {
 
 /// What a set of vector instructions can do with 32 bytes. Bit 0 is the first byte.
 trait Vector: Copy {
-    /// The control bytes other than HTAB.
+    /// The control bytes.
     fn controls(self, bytes: &[u8; WIDTH]) -> u32;
 
     /// The bytes outside the class of `table`.
     fn outside(self, bytes: &[u8; WIDTH], table: &'static NibbleTable) -> u32;
+
+    /// The control bytes of a block.
+    #[inline(always)]
+    fn controls_of_block(self, block: &[u8; BLOCK_BYTES]) -> u64 {
+        let (low, high) = halves(block);
+        u64::from(Vector::controls(self, low)) | u64::from(Vector::controls(self, high)) << WIDTH
+    }
+}
+
+/// The control bytes of an input shorter than a block.
+#[cold]
+#[inline(never)]
+fn controls_of_few(input: &[u8], at: u32) -> u64 {
+    Scalar.controls(input, at)
 }
 
 impl<V: Vector> Lanes for V {
     #[inline(always)]
-    fn controls(self, block: &[u8; BLOCK_BYTES]) -> u64 {
-        let ([low, high], _) = block.as_chunks::<WIDTH>() else {
-            return Scalar.controls(block);
-        };
-        u64::from(Vector::controls(self, low)) | u64::from(Vector::controls(self, high)) << WIDTH
-    }
-
-    #[inline(always)]
-    fn controls_at_end(self, input: &[u8], rest: &[u8]) -> u64 {
-        let Some(last) = input.last_chunk::<WIDTH>() else {
-            return Scalar.controls_at_end(input, rest);
-        };
-        // The last bytes of the input, moved to where their bits belong.
-        let last = u64::from(Vector::controls(self, last));
-        match rest.first_chunk::<WIDTH>() {
-            Some(low) => u64::from(Vector::controls(self, low)) | last << (rest.len() - WIDTH),
-            None => last >> (WIDTH - rest.len()),
+    fn controls(self, input: &[u8], at: u32) -> u64 {
+        // The last block is read so that it ends where the input ends.
+        let start = (at as usize).min(input.len().wrapping_sub(BLOCK_BYTES));
+        match input.get(start..).and_then(|rest| rest.first_chunk()) {
+            Some(block) => self.controls_of_block(block) >> (at as usize - start),
+            None => controls_of_few(input, at),
         }
     }
 
     #[inline(always)]
-    fn token_len(self, input: &[u8], rest: &[u8]) -> u32 {
-        class_len(self, input, rest, &TOKENS)
+    fn token_len(self, input: &[u8], at: u32) -> u32 {
+        class_len(self, input, at, &TOKENS)
     }
 
     #[inline(always)]
-    fn target_len(self, input: &[u8], rest: &[u8]) -> u32 {
-        class_len(self, input, rest, &TARGETS)
+    fn target_len(self, input: &[u8], at: u32) -> u32 {
+        class_len(self, input, at, &TARGETS)
     }
 
     #[inline(always)]
-    fn reg_name_len(self, input: &[u8], rest: &[u8]) -> u32 {
-        class_len(self, input, rest, &REG_NAMES)
+    fn reg_name_len(self, input: &[u8], at: u32) -> u32 {
+        class_len(self, input, at, &REG_NAMES)
     }
 }
 
-/// The number of bytes of the class of `table` that `rest`, the end of `input`, begins with.
+/// The number of bytes of the class of `table` from `at` on.
 #[inline(always)]
-fn class_len<V: Vector>(
+fn class_len<V: Vector>(vector: V, input: &[u8], at: u32, table: &'static NibbleTable) -> u32 {
+    if let Some(window) = bytes_at(input, at) {
+        let outside = vector.outside(window, table);
+        if outside != 0 {
+            return outside.trailing_zeros();
+        }
+    }
+    class_len_beyond(vector, input, at, table)
+}
+
+/// [`class_len`] of long runs, and near the end of the input.
+#[inline(never)]
+fn class_len_beyond<V: Vector>(
     vector: V,
     input: &[u8],
-    mut rest: &[u8],
+    at: u32,
     table: &'static NibbleTable,
 ) -> u32 {
-    let mut len = 0;
-    while let Some((block, behind)) = rest.split_first_chunk::<WIDTH>() {
-        let outside = vector.outside(block, table);
+    let mut end = at;
+    while let Some(window) = bytes_at(input, end) {
+        let outside = vector.outside(window, table);
         if outside != 0 {
-            return len + outside.trailing_zeros();
+            return end + outside.trailing_zeros() - at;
         }
-        len += u32::BITS;
-        rest = behind;
+        end += u32::BITS;
     }
+    let rest = from(input, end);
     let Some(last) = input.last_chunk::<WIDTH>() else {
-        return len + table.len_byte_by_byte(rest);
+        return end - at + table.len_byte_by_byte(rest);
     };
     let outside = u64::from(vector.outside(last, table)) >> (WIDTH - rest.len());
     // One bit beyond the input, so that what has no other end ends there.
-    len + (outside | 1 << rest.len()).trailing_zeros()
+    end - at + (outside | 1 << rest.len()).trailing_zeros()
 }
 
 /// All answers about an input of 32 to 63 bytes, worked out at once and without a branch: most
@@ -244,38 +264,27 @@ impl Short {
             no_reg_name: outside(&REG_NAMES),
         })
     }
-
-    /// The distance from the beginning of `rest` to the next set bit.
-    #[inline(always)]
-    fn run_len(bits: u64, input: &[u8], rest: &[u8]) -> u32 {
-        (bits >> (input.len() - rest.len())).trailing_zeros()
-    }
 }
 
 impl Lanes for Short {
     #[inline(always)]
-    fn controls(self, block: &[u8; BLOCK_BYTES]) -> u64 {
-        Scalar.controls(block)
+    fn controls(self, _: &[u8], at: u32) -> u64 {
+        self.controls.unbounded_shr(at)
     }
 
     #[inline(always)]
-    fn controls_at_end(self, input: &[u8], rest: &[u8]) -> u64 {
-        self.controls >> (input.len() - rest.len())
+    fn token_len(self, _: &[u8], at: u32) -> u32 {
+        (self.no_token >> at).trailing_zeros()
     }
 
     #[inline(always)]
-    fn token_len(self, input: &[u8], rest: &[u8]) -> u32 {
-        Self::run_len(self.no_token, input, rest)
+    fn target_len(self, _: &[u8], at: u32) -> u32 {
+        (self.no_target >> at).trailing_zeros()
     }
 
     #[inline(always)]
-    fn target_len(self, input: &[u8], rest: &[u8]) -> u32 {
-        Self::run_len(self.no_target, input, rest)
-    }
-
-    #[inline(always)]
-    fn reg_name_len(self, input: &[u8], rest: &[u8]) -> u32 {
-        Self::run_len(self.no_reg_name, input, rest)
+    fn reg_name_len(self, _: &[u8], at: u32) -> u32 {
+        (self.no_reg_name >> at).trailing_zeros()
     }
 }
 
@@ -288,36 +297,50 @@ fn parse_request_by_length<V: Vector>(
     limits: &Limits,
     fields: &mut Vec<Field>,
 ) -> Result<Option<RequestHead>, Violation> {
-    match Short::new(vector, parse::visible(input, limits)) {
+    let visible = parse::visible(input, limits);
+    if visible.len() >= BLOCK_BYTES {
+        return parse::parse_request_with(vector, input, progress, limits, fields);
+    }
+    match Short::new(vector, visible) {
         Some(short) => parse::parse_request_with(short, input, progress, limits, fields),
-        None => parse::parse_request_with(vector, input, progress, limits, fields),
+        None => parse_request_in_words(input, progress, limits, fields),
     }
 }
 
+/// Parses with plain words: what is shorter than any vector, or where there are none. So is the
+/// first head, which asks for the others.
+#[inline(never)]
+fn parse_request_in_words(
+    input: &[u8],
+    progress: &mut HeadProgress,
+    limits: &Limits,
+    fields: &mut Vec<Field>,
+) -> Result<Option<RequestHead>, Violation> {
+    #[cfg(target_arch = "x86_64")]
+    x86::ask_once();
+    parse::parse_request_with(Words, input, progress, limits, fields)
+}
+
 /// Eight bytes at a time with the arithmetic that every machine has.
-#[cfg(any(test, not(target_arch = "aarch64")))]
 #[derive(Clone, Copy, Debug)]
 struct Words;
 
 /// A word whose eight bytes are all `byte`.
-#[cfg(any(test, not(target_arch = "aarch64")))]
 const fn eight(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
 
-#[cfg(any(test, not(target_arch = "aarch64")))]
 impl Words {
-    /// The control bytes other than HTAB in `word`, as bits 7, 15, … 63.
+    /// The control bytes in `word`, as bits 7, 15, … 63.
     ///
     /// Without their top bits, bytes cannot carry into each other.
     #[inline(always)]
     const fn control_bits(word: u64) -> u64 {
         let low = word & eight(0x7f);
-        // Bit 7 of each byte: whether it reaches 0x20; 0x7f; or differs from HTAB.
+        // Bit 7 of each byte: whether it reaches 0x20, or 0x7f.
         let reaches_space = low + eight(0x80 - 0x20);
         let is_delete = low + eight(1);
-        let differs_from_tab = (low ^ eight(b'\t')) + eight(0x7f);
-        (!reaches_space & differs_from_tab | is_delete) & !word & eight(0x80)
+        (!reaches_space | is_delete) & !word & eight(0x80)
     }
 
     /// Gathers bits 7, 15, … 63 into eight bits.
@@ -327,16 +350,11 @@ impl Words {
     }
 }
 
-#[cfg(any(test, not(target_arch = "aarch64")))]
 impl Lanes for Words {
     #[inline(always)]
-    fn controls(self, block: &[u8; BLOCK_BYTES]) -> u64 {
-        self.controls_at_end(block, block)
-    }
-
-    #[inline(always)]
-    fn controls_at_end(self, input: &[u8], rest: &[u8]) -> u64 {
-        let (words, tail) = rest.as_chunks::<8>();
+    fn controls(self, input: &[u8], at: u32) -> u64 {
+        let rest = from(input, at);
+        let (words, tail) = rest.get(..BLOCK_BYTES).unwrap_or(rest).as_chunks::<8>();
         let mut bits = 0;
         for (number, word) in words.iter().enumerate() {
             let found = Self::control_bits(u64::from_le_bytes(*word));
@@ -345,22 +363,22 @@ impl Lanes for Words {
         if tail.is_empty() {
             return bits;
         }
-        bits | Scalar.controls_at_end(input, tail) << (8 * words.len())
+        bits | Scalar.controls(tail, 0) << (8 * words.len())
     }
 
     #[inline(always)]
-    fn token_len(self, input: &[u8], rest: &[u8]) -> u32 {
-        Scalar.token_len(input, rest)
+    fn token_len(self, input: &[u8], at: u32) -> u32 {
+        Scalar.token_len(input, at)
     }
 
     #[inline(always)]
-    fn target_len(self, input: &[u8], rest: &[u8]) -> u32 {
-        Scalar.target_len(input, rest)
+    fn target_len(self, input: &[u8], at: u32) -> u32 {
+        Scalar.target_len(input, at)
     }
 
     #[inline(always)]
-    fn reg_name_len(self, input: &[u8], rest: &[u8]) -> u32 {
-        Scalar.reg_name_len(input, rest)
+    fn reg_name_len(self, input: &[u8], at: u32) -> u32 {
+        Scalar.reg_name_len(input, at)
     }
 }
 
@@ -370,13 +388,13 @@ mod x86;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
-/// The two halves of 32 bytes.
+/// The two halves of `bytes`.
 #[inline(always)]
-fn halves(bytes: &[u8; WIDTH]) -> (&[u8; 16], &[u8; 16]) {
-    let (low, high) = bytes.split_at(16);
-    match (low.first_chunk(), high.first_chunk()) {
+fn halves<const N: usize, const HALF: usize>(bytes: &[u8; N]) -> (&[u8; HALF], &[u8; HALF]) {
+    const { assert!(HALF + HALF == N) };
+    match (bytes.first_chunk(), bytes.last_chunk()) {
         (Some(low), Some(high)) => (low, high),
-        _ => unreachable!("32 bytes have two halves of 16"),
+        _ => unreachable!("a half is not longer than the whole"),
     }
 }
 

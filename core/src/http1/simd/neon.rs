@@ -42,9 +42,8 @@ fn controls_16(bytes: &[u8; 16]) -> uint8x16_t {
     // SAFETY: the reference is valid for its 16 bytes, and the load takes any alignment.
     let bytes = unsafe { vld1q_u8(bytes.as_ptr()) };
     let control = vcltq_u8(bytes, vdupq_n_u8(0x20));
-    let tab = vceqq_u8(bytes, vdupq_n_u8(b'\t'));
     let delete = vceqq_u8(bytes, vdupq_n_u8(0x7f));
-    vorrq_u8(vbicq_u8(control, tab), delete)
+    vorrq_u8(control, delete)
 }
 
 #[inline]

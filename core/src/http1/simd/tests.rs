@@ -24,16 +24,15 @@ macro_rules! with_each {
 
 /// All answers of `lanes` about `input` from `from` on.
 fn answers<L: Lanes>(lanes: L, input: &[u8], from: usize) -> ([u32; 3], Vec<u64>) {
-    let rest = &input[from..];
+    let at = u32::try_from(from).unwrap();
     let lens = [
-        lanes.token_len(input, rest),
-        lanes.target_len(input, rest),
-        lanes.reg_name_len(input, rest),
+        lanes.token_len(input, at),
+        lanes.target_len(input, at),
+        lanes.reg_name_len(input, at),
     ];
-    let (blocks, end) = rest.as_chunks();
-    let mut controls: Vec<_> = blocks.iter().map(|block| lanes.controls(block)).collect();
-    controls.push(lanes.controls_at_end(input, end));
-    (lens, controls)
+    let len = u32::try_from(input.len()).unwrap();
+    let blocks = (at..len).step_by(BLOCK_BYTES);
+    (lens, blocks.map(|at| lanes.controls(input, at)).collect())
 }
 
 /// Asserts that `lanes` answers as `Scalar` does about `input` from `from` on.
@@ -125,6 +124,36 @@ fn same_head<L: Lanes>(name: &str, lanes: L, input: &[u8]) {
     assert_eq!(got_facts, want_facts, "{name}: {}", input.escape_ascii());
     assert_eq!(got, want, "{name}: {}", input.escape_ascii());
     assert_eq!(got_fields, want_fields, "{name}: {}", input.escape_ascii());
+}
+
+#[test]
+fn lines_end_alike_wherever_a_block_ends() {
+    for len in 0..=2 * BLOCK_BYTES {
+        let value = "v".repeat(len);
+        for lines in [
+            "Host: h\r\n",
+            "A:\t\r\n\tfolded\r\n",
+            "B: \tb\tb\t \r\nC:\r\n",
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nA: {value}\r\n{lines}\r\n").into_bytes();
+            with_each!(same_head(&head));
+            // No line ends with the LF alone, or with the CR alone, be it in another block.
+            let cr = head.len() - lines.len() - 4;
+            for (at, byte) in [(cr, b'v'), (cr, b'\n'), (cr + 1, b'v'), (cr + 1, b'\r')] {
+                let mut unclean = head.clone();
+                unclean[at] = byte;
+                with_each!(same_head(&unclean));
+                let mut fields = Vec::new();
+                let refused = parse_request(
+                    &unclean,
+                    &mut HeadProgress::default(),
+                    &Limits::default(),
+                    &mut fields,
+                );
+                assert!(refused.is_err(), "{}", unclean.escape_ascii());
+            }
+        }
+    }
 }
 
 proptest! {

@@ -20,18 +20,19 @@ const BASELINE: u8 = 1;
 pub(super) const SSE42: u8 = 2;
 pub(super) const AVX2: u8 = 3;
 
-/// The best level of this CPU.
+static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+/// The best level of this CPU, if [`ask_once`] has been called.
 #[inline]
 pub(super) fn level() -> u8 {
-    static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
     // Relaxed: all threads would store the same.
-    match LEVEL.load(Ordering::Relaxed) {
-        UNKNOWN => {
-            let level = ask();
-            LEVEL.store(level, Ordering::Relaxed);
-            level
-        }
-        level => level,
+    LEVEL.load(Ordering::Relaxed)
+}
+
+/// Makes [`level`] known.
+pub(super) fn ask_once() {
+    if level() == UNKNOWN {
+        LEVEL.store(ask(), Ordering::Relaxed);
     }
 }
 
@@ -60,6 +61,7 @@ pub(super) struct Sse42(());
 #[cfg(test)]
 impl Avx2 {
     pub(super) fn ask() -> Option<Self> {
+        ask_once();
         (level() >= AVX2).then_some(Self(()))
     }
 }
@@ -67,6 +69,7 @@ impl Avx2 {
 #[cfg(test)]
 impl Sse42 {
     pub(super) fn ask() -> Option<Self> {
+        ask_once();
         (level() >= SSE42).then_some(Self(()))
     }
 }
@@ -97,8 +100,9 @@ pub(super) fn clean_fields_avx2(
     at: u32,
     fields_max: u16,
     fields: &mut Vec<Field>,
-) -> Option<(Facts, u32)> {
-    parse::clean_fields_from(Avx2(()), input, at, fields_max, fields)
+    facts: &mut Facts,
+) -> Option<u32> {
+    parse::clean_fields(Avx2(()), input, at, fields_max, fields, facts)
 }
 
 #[target_feature(enable = "sse4.2,popcnt")]
@@ -107,8 +111,9 @@ pub(super) fn clean_fields_sse42(
     at: u32,
     fields_max: u16,
     fields: &mut Vec<Field>,
-) -> Option<(Facts, u32)> {
-    parse::clean_fields_from(Sse42(()), input, at, fields_max, fields)
+    facts: &mut Facts,
+) -> Option<u32> {
+    parse::clean_fields(Sse42(()), input, at, fields_max, fields, facts)
 }
 
 impl Vector for Avx2 {
@@ -147,10 +152,8 @@ fn controls_avx2(bytes: &[u8; WIDTH]) -> u32 {
     // SAFETY: the reference is valid for its 32 bytes, and `loadu` takes any alignment.
     let bytes = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
     let control = _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes);
-    let tab = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(0x09));
     let delete = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(0x7f));
-    let found = _mm256_or_si256(_mm256_andnot_si256(tab, control), delete);
-    _mm256_movemask_epi8(found).cast_unsigned()
+    _mm256_movemask_epi8(_mm256_or_si256(control, delete)).cast_unsigned()
 }
 
 #[inline]
@@ -176,10 +179,8 @@ fn controls_sse(bytes: &[u8; 16]) -> u32 {
     // SAFETY: the reference is valid for its 16 bytes, and `loadu` takes any alignment.
     let bytes = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
     let control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
-    let tab = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x09));
     let delete = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x7f));
-    let found = _mm_or_si128(_mm_andnot_si128(tab, control), delete);
-    _mm_movemask_epi8(found).cast_unsigned()
+    _mm_movemask_epi8(_mm_or_si128(control, delete)).cast_unsigned()
 }
 
 #[inline]

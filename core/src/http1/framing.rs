@@ -14,7 +14,7 @@
 //! Not here: line syntax (`scan.rs`), the chunked coding itself (`chunked.rs`).
 
 use super::token::{decimal, hex_digit, is_field_name, is_reg_name_byte, trim_ows};
-use super::{FieldName, Framing, Method, Version};
+use super::{FieldName, Framing, Method, Version, is_but_for_case};
 use crate::violation::Violation;
 use core::net::Ipv6Addr;
 use core::str::FromStr;
@@ -297,7 +297,7 @@ impl Facts {
 
     fn note_connection(&mut self, value: &[u8]) {
         // What most browsers send, alone.
-        if value.eq_ignore_ascii_case(b"keep-alive") {
+        if is_but_for_case(value, b"keep-alive") {
             self.heard |= KEEP_ALIVE;
             return;
         }

@@ -167,51 +167,64 @@ impl FieldName {
         if first.as_ref() != FIRST.get(token.len()) {
             return Self::Other;
         }
+        Self::of_candidate(token)
+    }
+
+    /// Which name `token` is, if only its length and its first letter are known to suit one.
+    #[inline(always)]
+    fn of_candidate(token: &[u8]) -> Self {
+        // The one that is in every request.
+        if is_but_for_case(token, b"host") {
+            return Self::Host;
+        }
         match token.len() {
-            4 => Self::if_equal(token, b"host", Self::Host),
-            6 => Self::if_equal(token, b"expect", Self::Expect),
-            7 => Self::if_equal(token, b"upgrade", Self::Upgrade),
-            10 => Self::if_equal(token, b"connection", Self::Connection),
-            14 => Self::if_equal(token, b"content-length", Self::ContentLength),
-            17 => Self::if_equal(token, b"transfer-encoding", Self::TransferEncoding),
+            6 if is_but_for_case(token, b"expect") => Self::Expect,
+            7 if is_but_for_case(token, b"upgrade") => Self::Upgrade,
+            10 if is_but_for_case(token, b"connection") => Self::Connection,
+            14 if is_but_for_case(token, b"content-length") => Self::ContentLength,
+            17 if is_but_for_case(token, b"transfer-encoding") => Self::TransferEncoding,
             _ => Self::Other,
         }
     }
+}
 
-    /// `id` if `token` is `lower` but for case; both have the same length, 4 to 24 bytes.
-    #[inline(always)]
-    fn if_equal<const N: usize>(token: &[u8], lower: &[u8; N], id: Self) -> Self {
-        // Words from both ends, which may overlap.
-        let equal = match N {
-            4..8 => {
-                same_letters::<4>(token.first_chunk(), lower.first_chunk())
-                    && same_letters::<4>(token.last_chunk(), lower.last_chunk())
-            }
-            8..=24 => {
-                let middle = |bytes: &'_ [u8]| bytes.get(8..16)?.first_chunk().copied();
-                same_letters::<8>(token.first_chunk(), lower.first_chunk())
-                    && same_letters::<8>(token.last_chunk(), lower.last_chunk())
-                    && (N <= 16
-                        || same_letters::<8>(middle(token).as_ref(), middle(lower).as_ref()))
-            }
-            _ => token.eq_ignore_ascii_case(lower),
-        };
-        if equal { id } else { Self::Other }
+/// Whether `bytes`, which hold no control byte, are `lower` but for case: 4 to 24 letters and
+/// hyphens.
+///
+/// Bit 5 tells a letter's case. Of the other bytes none becomes a letter when it is set, and only
+/// CR becomes a hyphen.
+#[inline(always)]
+pub(crate) fn is_but_for_case<const N: usize>(bytes: &[u8], lower: &[u8; N]) -> bool {
+    let Ok(bytes) = <&[u8; N]>::try_from(bytes) else {
+        return false;
+    };
+    // Words from both ends, which may overlap.
+    match N {
+        4..8 => {
+            same_letters::<4>(bytes.first_chunk(), lower.first_chunk())
+                && same_letters::<4>(bytes.last_chunk(), lower.last_chunk())
+        }
+        8..=24 => {
+            let middle = |bytes: &'_ [u8; N]| bytes.get(8..16)?.first_chunk().copied();
+            same_letters::<8>(bytes.first_chunk(), lower.first_chunk())
+                && same_letters::<8>(bytes.last_chunk(), lower.last_chunk())
+                && (N <= 16 || same_letters::<8>(middle(bytes).as_ref(), middle(lower).as_ref()))
+        }
+        _ => bytes.eq_ignore_ascii_case(lower),
     }
 }
 
-/// Whether `token` is `lower` but for case. Bit 5 tells a letter's case; of the other token bytes
-/// none becomes a letter or a hyphen when it is set.
+/// Whether both are there, and the same but for bit 5 of each byte.
 #[inline(always)]
-fn same_letters<const N: usize>(token: Option<&[u8; N]>, lower: Option<&[u8; N]>) -> bool {
+fn same_letters<const N: usize>(bytes: Option<&[u8; N]>, lower: Option<&[u8; N]>) -> bool {
     let word = |bytes: &[u8; N]| {
         let mut word = [0; 8];
         word[..N].copy_from_slice(bytes);
         u64::from_le_bytes(word)
     };
     let case = u64::from_le_bytes([0x20; 8]);
-    match (token, lower) {
-        (Some(token), Some(lower)) => word(token) | case == word(lower) | case,
+    match (bytes, lower) {
+        (Some(bytes), Some(lower)) => word(bytes) | case == word(lower) | case,
         _ => false,
     }
 }
@@ -385,5 +398,45 @@ impl<'a> Response<'a> {
     /// Whether `Body` and `End` completions follow.
     pub fn has_body(&self) -> bool {
         self.head.framing != Framing::None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_are_compared_but_for_case_and_other_bytes_as_they_are() {
+        let names = [
+            (FieldName::Host, "host"),
+            (FieldName::ContentLength, "content-length"),
+            (FieldName::TransferEncoding, "transfer-encoding"),
+            (FieldName::Connection, "connection"),
+            (FieldName::Expect, "expect"),
+            (FieldName::Upgrade, "upgrade"),
+        ];
+        for (id, name) in names {
+            assert_eq!(FieldName::of(name.to_uppercase().as_bytes()), id, "{name}");
+            for at in 0..name.len() {
+                for byte in (0..=u8::MAX).filter(|byte| !byte.is_ascii_control()) {
+                    let mut changed = name.as_bytes().to_vec();
+                    changed[at] = byte;
+                    let same = changed.eq_ignore_ascii_case(name.as_bytes());
+                    let got = FieldName::of(&changed);
+                    assert_eq!(got == id, same, "{}", changed.escape_ascii());
+                    assert!(same || got == FieldName::Other);
+                }
+            }
+            let longer = format!("{name}{}", "x".repeat(32));
+            assert_eq!(FieldName::of(longer.as_bytes()), FieldName::Other);
+        }
+        for at in 0..10 {
+            for byte in (0..=u8::MAX).filter(|byte| !byte.is_ascii_control()) {
+                let mut value = *b"Keep-Alive";
+                value[at] = byte;
+                let same = value.eq_ignore_ascii_case(b"keep-alive");
+                assert_eq!(is_but_for_case(&value, b"keep-alive"), same, "{value:?}");
+            }
+        }
     }
 }

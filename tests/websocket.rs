@@ -2,7 +2,9 @@
 //! frames made by hand, which may break any rule.
 
 use crate::harness::{Huki, PATIENCE, Wire, show};
+use std::io::Write;
 use std::net::TcpStream;
+use std::time::Duration;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame};
 use tungstenite::{Bytes, Message, WebSocket};
@@ -430,4 +432,64 @@ fn a_drained_server_says_1001_and_ends_with_status_0() {
     assert!(client.read().is_err());
     let finished = huki.finish();
     assert!(finished.status.success(), "{}", finished.stderr);
+}
+
+#[test]
+fn peers_that_vanish_during_a_broadcast_cost_the_others_nothing() {
+    const ROOM: &str = r#"
+local members = {}
+local server = net.serve({
+    port = 0,
+    request = function() return "plain" end,
+    error = function(message) print("raised " .. message) end,
+    websocket = {
+        open = function(ws) members[ws] = true ws:send("joined") end,
+        message = function(ws, message)
+            for member in members do
+                if member.connected then member:send(message) end
+            end
+        end,
+        close = function(ws) members[ws] = nil end,
+    },
+})
+print(`port {server.port}`)
+"#;
+    let huki = Huki::serve(ROOM);
+    let mut speaker = open(&huki, "/");
+    assert_eq!(read(&mut speaker), Message::text("joined"));
+    for round in 0..40 {
+        let others: Vec<_> = (0..8)
+            .map(|_| {
+                let mut other = open(&huki, "/");
+                assert_eq!(read(&mut other), Message::text("joined"));
+                other
+            })
+            .collect();
+        for (number, other) in others.into_iter().enumerate() {
+            // Some leave with a reset, some with a bare end, some break a rule; none with a word.
+            let stream = other.get_ref();
+            match number % 3 {
+                0 => {
+                    let linger = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+                    linger.expect("a socket that lingers for no time");
+                }
+                1 => {}
+                _ => {
+                    let _ = (&mut &*stream).write_all(b"\xff\xff");
+                }
+            }
+            drop(other);
+            send(&mut speaker, Message::text(format!("{round}.{number}")));
+        }
+        for number in 0..8 {
+            assert_eq!(
+                read(&mut speaker),
+                Message::text(format!("{round}.{number}"))
+            );
+        }
+    }
+    drop(speaker);
+    huki.signal(rustix::process::Signal::TERM);
+    let finished = huki.finish();
+    assert!(!finished.stdout.contains("raised"), "{}", finished.stdout);
 }

@@ -476,6 +476,11 @@ impl WsConn {
         }
     }
 
+    /// Whether messages may be sent: our close frame is still to come.
+    pub fn accepts_messages(&self) -> bool {
+        self.check_may_send().is_ok()
+    }
+
     /// As [`check_open`](Self::check_open), or our close frame is still to come.
     fn check_may_send(&self) -> Result<(), Misuse> {
         match self.phase {

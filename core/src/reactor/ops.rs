@@ -192,6 +192,20 @@ impl<N: Net> Reactor<N> {
         Ok(pressure)
     }
 
+    /// Whether [`send`](Self::send) would take a message for `conn` now: it is a WebSocket, neither
+    /// end has closed it, and its peer has not fallen too far behind.
+    pub fn accepts_messages(&self, conn: ConnKey) -> bool {
+        let Some(connection) = self.conns.get(conn) else {
+            return false;
+        };
+        let is_open = connection.phase == Phase::Open && !connection.is_cut();
+        let is_roomy = connection.waiting_bytes() <= connection.limits.out_bytes_max as usize;
+        match &connection.driver {
+            Driver::WebSocket(websocket) => is_open && is_roomy && websocket.accepts_messages(),
+            Driver::Server(_) => false,
+        }
+    }
+
     /// Sends a ping; its pong comes as `What::Pong`.
     ///
     /// # Errors

@@ -97,7 +97,13 @@ fn index(stack: &mut Stack<'_>) -> Outcome {
     let socket = this(stack)?;
     match stack.atom(2) {
         Some(Atom::Data) => stack.push_slot(1, Slot::Data.number()),
-        Some(Atom::Connected) => stack.push_boolean(socket.is_connected.get()),
+        Some(Atom::Connected) => {
+            // The reactor knows of an end before its completion has been delivered.
+            let reactor = stack.worker()?.reactor.borrow();
+            let is_connected = socket.is_connected.get() && reactor.accepts_messages(socket.conn);
+            drop(reactor);
+            stack.push_boolean(is_connected);
+        }
         Some(Atom::CloseCode) => match socket.code.get() {
             Some(code) => stack.push_number(f64::from(code)),
             None => stack.push_nil(),

@@ -67,7 +67,7 @@ enum State {
     /// No request is under way.
     Idle,
     /// In the head of the response, or before it.
-    Head { progress: HeadProgress, begun: bool },
+    Head { progress: HeadProgress },
     /// In its body.
     Body { body: IncomingBody, is_last: bool },
     /// A 101 came: what follows is of another protocol.
@@ -143,7 +143,6 @@ impl ClientConn {
         self.exchange = Exchange(self.exchange.0.wrapping_add(1));
         self.state = State::Head {
             progress: HeadProgress::default(),
-            begun: false,
         };
         self.deadline = now.checked_add(self.limits.head_timeout);
         write_head(ask, self.method, out);
@@ -295,14 +294,13 @@ impl ClientConn {
         at: usize,
         log: &mut EventLog,
     ) -> Result<usize, Violation> {
-        let State::Head { progress, begun } = &mut self.state else {
+        let State::Head { progress } = &mut self.state else {
             return Ok(0);
         };
         let input = &segment[at..];
         let parsed =
             parse::parse_response(input, progress, self.method, &self.limits, &mut log.fields)?;
         let Some(head) = parsed else {
-            *begun = true;
             return Ok(0);
         };
         let len = head.len as usize;
@@ -314,7 +312,6 @@ impl ClientConn {
                 log.forget_fields(&head.fields);
                 self.state = State::Head {
                     progress: HeadProgress::default(),
-                    begun: false,
                 };
                 return Ok(len);
             }
@@ -383,13 +380,12 @@ impl ClientConn {
         self.deadline = None;
     }
 
+    /// A body that moves has its time anew; a head has its time from the request on, so that
+    /// interim responses without end are none.
     fn renew_deadline(&mut self, now: Instant) {
-        let timeout = match self.state {
-            State::Body { .. } => self.limits.body_timeout,
-            State::Head { .. } => self.limits.head_timeout,
-            State::Idle | State::Switched | State::Done => return,
-        };
-        self.deadline = now.checked_add(timeout);
+        if let State::Body { .. } = self.state {
+            self.deadline = now.checked_add(self.limits.body_timeout);
+        }
     }
 }
 

@@ -362,6 +362,17 @@ fn each_silence_of_a_server_meets_its_deadline() {
     }
 }
 
+#[test]
+fn interim_responses_without_end_do_not_put_off_the_deadline() {
+    let mut harness = Harness::asking(&GET);
+    for _ in 0..9 {
+        harness.now += Duration::from_secs(1);
+        harness.receive(b"HTTP/1.1 103 \r\n\r\n");
+    }
+    let late = harness.now + Duration::from_secs(1);
+    assert_eq!(harness.conn.handle_deadline(late), Some(Deadline::Head));
+}
+
 /// What one exchange carries each way, and in how many pieces.
 #[derive(Clone, Debug)]
 struct Talk {

@@ -7,10 +7,9 @@
 //! Invariants
 //! - [`parse_imf_fixdate`] takes what [`imf_fixdate`] writes and nothing else, so a date that
 //!   parses is one that exists, and its day of the week is right.
-//! - [`DateCache`] formats once a second, whatever the load.
 //!
-//! Not here: a clock (time is an argument); the two obsolete formats, which only a recipient of
-//! dates needs, and this crate reads none.
+//! Not here: a clock (time is an argument), and keeping the date of this second (`reactor/`); the
+//! two obsolete formats, which only a recipient of dates needs, and this crate reads none.
 
 const DAYS: [&[u8; 3]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
 
@@ -99,33 +98,6 @@ fn two_digits(text: &mut [u8; 29], at: usize, value: u64) {
     text[at + 1] = b'0' + (value % 10).to_le_bytes()[0];
 }
 
-/// The `Date` of this second, formatted when the second begins.
-#[derive(Clone, Debug)]
-pub struct DateCache {
-    second: u64,
-    text: [u8; 29],
-}
-
-impl Default for DateCache {
-    fn default() -> Self {
-        Self {
-            second: 0,
-            text: imf_fixdate(0),
-        }
-    }
-}
-
-impl DateCache {
-    /// The date at `unix_seconds`.
-    pub fn at(&mut self, unix_seconds: u64) -> &[u8; 29] {
-        if self.second != unix_seconds {
-            self.second = unix_seconds;
-            self.text = imf_fixdate(unix_seconds);
-        }
-        &self.text
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,14 +145,6 @@ mod tests {
         ];
         for text in table {
             assert_eq!(parse_imf_fixdate(text), None, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn the_cache_follows_the_clock() {
-        let mut cache = DateCache::default();
-        for second in [0, 1, 784_111_777, 784_111_777, 5] {
-            assert_eq!(*cache.at(second), imf_fixdate(second));
         }
     }
 

@@ -332,17 +332,12 @@ impl<'a> Request<'a> {
 
     /// Names and values in wire order.
     pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
-        let bytes = self.bytes;
-        self.fields
-            .iter()
-            .map(move |field| (field.name.of(bytes), field.value.of(bytes)))
+        lines(self.bytes, self.fields)
     }
 
     /// The value of the first field with this name, compared without case.
     pub fn field(&self, name: &[u8]) -> Option<&'a [u8]> {
-        self.fields()
-            .find(|(have, _)| have.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        first(self.fields(), name)
     }
 
     /// Whether `Body` and `End` completions follow.
@@ -382,23 +377,38 @@ impl<'a> Response<'a> {
 
     /// Names and values in wire order.
     pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone + use<'a> {
-        let bytes = self.bytes;
-        self.fields
-            .iter()
-            .map(move |field| (field.name.of(bytes), field.value.of(bytes)))
+        lines(self.bytes, self.fields)
     }
 
     /// The value of the first field with this name, compared without case.
     pub fn field(&self, name: &[u8]) -> Option<&'a [u8]> {
-        self.fields()
-            .find(|(have, _)| have.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        first(self.fields(), name)
     }
 
     /// Whether `Body` and `End` completions follow.
     pub fn has_body(&self) -> bool {
         self.head.framing != Framing::None
     }
+}
+
+/// A field line as slices: name and value.
+type Line<'a> = (&'a [u8], &'a [u8]);
+
+/// `fields` of the head whose bytes are `bytes`.
+fn lines<'a>(
+    bytes: &'a [u8],
+    fields: &'a [Field],
+) -> impl Iterator<Item = Line<'a>> + Clone + use<'a> {
+    fields
+        .iter()
+        .map(move |field| (field.name.of(bytes), field.value.of(bytes)))
+}
+
+/// The value of the first of `lines` with this name, compared without case.
+fn first<'a>(mut lines: impl Iterator<Item = Line<'a>>, name: &[u8]) -> Option<&'a [u8]> {
+    lines
+        .find(|(have, _)| have.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
 }
 
 #[cfg(test)]

@@ -69,6 +69,15 @@ impl Server {
     }
 }
 
+/// Everything until the end, which must not be a reset.
+fn read_to_end(client: &mut TcpStream) -> String {
+    let mut text = String::new();
+    client
+        .read_to_string(&mut text)
+        .expect("an end without a reset");
+    text
+}
+
 fn read_some(client: &mut TcpStream) -> usize {
     client.read(&mut [0; 1000]).expect("a peer that is there")
 }
@@ -136,4 +145,46 @@ fn a_drained_listener_cuts_what_outlasts_its_grace() {
         client.read(&mut [0; 10]).is_err(),
         "the answer never came, so it is a reset"
     );
+}
+
+/// Whoever has connected believes it: a drain that reset the system's queue would lose requests.
+#[test]
+fn a_drain_serves_what_has_connected_but_was_not_accepted_yet() {
+    let net = MioNet::new().expect("the system polls");
+    let reactor = Reactor::new(net, Limits::default()).expect("the defaults agree");
+    let mut server = Server {
+        reactor,
+        inbox: Inbox::new(),
+    };
+    let going = server.listen();
+    let mut asks = server.connect(going);
+    let mut silent = server.connect(going);
+    asks.write_all(GET).expect("it listens");
+    server.reactor.drain(Duration::from_secs(60));
+    assert_eq!(server.reactor.listeners(), 0);
+    assert_eq!(server.answer_one(), going);
+    let answer = read_to_end(&mut asks);
+    assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
+    assert!(answer.ends_with("hi"), "{answer}");
+    assert_eq!(read_to_end(&mut silent), "");
+}
+
+#[test]
+fn a_drain_answers_a_request_that_has_arrived_unread_on_an_idle_connection() {
+    let net = MioNet::new().expect("the system polls");
+    let reactor = Reactor::new(net, Limits::default()).expect("the defaults agree");
+    let mut server = Server {
+        reactor,
+        inbox: Inbox::new(),
+    };
+    let going = server.listen();
+    let mut client = server.connect(going);
+    client.write_all(GET).expect("it listens");
+    server.answer_one();
+    assert!(read_some(&mut client) > 0);
+    client.write_all(GET).expect("it is still open");
+    server.reactor.drain(Duration::from_secs(60));
+    server.answer_one();
+    let answer = read_to_end(&mut client);
+    assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
 }

@@ -90,6 +90,8 @@ pub(super) struct Connection<S> {
     announced: bool,
     /// It ends at the next settling, unsent bytes and all.
     cut: bool,
+    /// A drain has begun, and it says goodbye after its next read.
+    parting: bool,
     /// It is in the reactor's ready queue.
     pub(super) queued: bool,
     /// It is in the reactor's dirty list.
@@ -147,6 +149,7 @@ impl<S> Connection<S> {
             opened: false,
             announced: false,
             cut: false,
+            parting: false,
             queued: false,
             dirty: false,
         }
@@ -241,6 +244,11 @@ impl<S> Connection<S> {
         if cx.inbox.deliver(key, self.listener, base, seen) {
             self.announced = true;
             cx.inbox.used = base + filled;
+        }
+        if core::mem::take(&mut self.parting)
+            && let Driver::Server(server) = &mut self.driver
+        {
+            server.begin_drain();
         }
         count
     }
@@ -395,7 +403,12 @@ impl<S> Connection<S> {
 
     /// Says goodbye in its protocol's way; for a drain.
     pub(super) fn begin_drain(&mut self, now: Instant) {
+        // What may have arrived is read first, once: to a client that has sent its request, a
+        // connection closed over it is a request lost.
+        self.readable = true;
+        self.parting = self.wants_input();
         match &mut self.driver {
+            Driver::Server(_) if self.parting => {}
             Driver::Server(server) => server.begin_drain(),
             Driver::WebSocket(websocket) => {
                 let (code, reason) = (close_code::GOING_AWAY, b"server is shutting down");
@@ -414,6 +427,11 @@ impl<S> Connection<S> {
     /// Whether it ends at the next settling.
     pub(super) fn is_cut(&self) -> bool {
         self.cut
+    }
+
+    /// Whether it says goodbye after its next read.
+    pub(super) fn is_parting(&self) -> bool {
+        self.parting
     }
 
     fn fail(&mut self, error: io::Error) {

@@ -128,6 +128,8 @@ struct Scratch {
     due: Vec<ConnKey>,
     dirty: Vec<ConnKey>,
     mail: Vec<Mail>,
+    /// Of accepts between two turns, for the next inbox.
+    accept_errors: Vec<(ListenerKey, io::Error)>,
 }
 
 impl<N: Net> Reactor<N> {
@@ -171,6 +173,9 @@ impl<N: Net> Reactor<N> {
     /// What the system's poll refuses; the reactor cannot go on after that.
     pub fn turn(&mut self, inbox: &mut Inbox, wake_at: Option<Instant>) -> io::Result<()> {
         inbox.clear();
+        for (listener, error) in self.scratch.accept_errors.drain(..) {
+            inbox.deliver_accept_error(listener, error);
+        }
         self.settle_dirty(inbox);
         self.wait(inbox, wake_at)?;
         self.collect_mail();
@@ -357,15 +362,20 @@ impl<N: Net> Reactor<N> {
             return;
         }
         let mut budget = self.limits.accepts_per_turn;
+        let mut errors = core::mem::take(&mut self.scratch.accept_errors);
         for index in 0..self.listeners.len() {
-            while budget > 0 && !self.conns.is_full() && self.accept_one(index, inbox) {
+            while budget > 0 && !self.conns.is_full() && self.accept_one(index, &mut errors) {
                 budget -= 1;
             }
         }
+        for (listener, error) in errors.drain(..) {
+            inbox.deliver_accept_error(listener, error);
+        }
+        self.scratch.accept_errors = errors;
     }
 
     /// Takes one connection from listener `index`; whether there may be more.
-    fn accept_one(&mut self, index: usize, inbox: &mut Inbox) -> bool {
+    fn accept_one(&mut self, index: usize, errors: &mut Vec<(ListenerKey, io::Error)>) -> bool {
         let Some(listener) = self.listeners.get_mut(index) else {
             return false;
         };
@@ -378,7 +388,7 @@ impl<N: Net> Reactor<N> {
                 let settings = Rc::clone(&listener.settings);
                 let key = listener.key;
                 if let Err(error) = self.admit(socket, peer, settings, key) {
-                    inbox.deliver_accept_error(key, error);
+                    errors.push((key, error));
                 }
                 true
             }
@@ -390,7 +400,7 @@ impl<N: Net> Reactor<N> {
                 io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => true,
                 _ => {
                     listener.rests_until = self.now.checked_add(ACCEPT_BACKOFF);
-                    inbox.deliver_accept_error(listener.key, error);
+                    errors.push((listener.key, error));
                     false
                 }
             },
@@ -460,13 +470,14 @@ impl<N: Net> Reactor<N> {
                 continue;
             }
             reads_left -= 1;
+            let parts = conn.is_parting();
             let mut cx = Context {
                 net: &mut self.net,
                 inbox,
                 now: self.now,
             };
             budget = budget.saturating_sub(conn.receive(key, &mut cx));
-            if conn.phase == Phase::Lingering || conn.is_cut() {
+            if conn.phase == Phase::Lingering || conn.is_cut() || parts {
                 self.settle(key, inbox);
             } else {
                 if conn.wants_settling() && !conn.dirty {

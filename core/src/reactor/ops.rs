@@ -74,15 +74,25 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Accepts no more connections at `listener`; those that are here stay.
+    ///
+    /// Those that wait in the system's queue are here, too: their peers believe themselves
+    /// connected, and closing the listener over them would reset them.
     pub fn close_listener(&mut self, listener: ListenerKey) {
-        let known = self
-            .listeners
-            .iter()
-            .position(|known| known.key == listener);
-        if let Some(index) = known {
+        let is_it = |known: &Listener<_>| known.key == listener;
+        if let Some(index) = self.listeners.iter().position(is_it) {
+            self.accept_all(index);
             self.net
                 .close_listener(self.listeners.swap_remove(index).socket);
         }
+    }
+
+    /// Takes every connection that waits at listener `index`, as far as the table has room.
+    fn accept_all(&mut self, index: usize) {
+        let mut errors = core::mem::take(&mut self.scratch.accept_errors);
+        self.listeners[index].waiting = true;
+        self.listeners[index].rests_until = None;
+        while !self.conns.is_full() && self.accept_one(index, &mut errors) {}
+        self.scratch.accept_errors = errors;
     }
 
     /// Answers a request whole.
@@ -282,8 +292,8 @@ impl<N: Net> Reactor<N> {
         match listener {
             Some(listener) => self.close_listener(listener),
             None => {
-                for listener in core::mem::take(&mut self.listeners) {
-                    self.net.close_listener(listener.socket);
+                while let Some(listener) = self.listeners.last().map(|last| last.key) {
+                    self.close_listener(listener);
                 }
             }
         }
@@ -296,6 +306,7 @@ impl<N: Net> Reactor<N> {
             if let Some(connection) = self.conns.get_mut(key) {
                 connection.begin_drain(now);
                 self.touch(key);
+                self.schedule(key);
             }
         }
     }

@@ -14,6 +14,7 @@
 //! of one request from wire to wire.
 
 pub mod buffer;
+pub mod client;
 pub mod conn;
 pub mod date;
 pub mod http1;

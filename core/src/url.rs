@@ -8,7 +8,10 @@
 //! - Nothing is normalised: no dot segments, no case, no doubled slashes. Who routes decides, and
 //!   what was decided on is what the application sees.
 //!
-//! Not here: which target a method may have (`http1/framing.rs`); URLs of the WHATWG.
+//! Not here: which target a method may have (`http1/framing.rs`); absolute URLs, as a client takes
+//! them (`url/absolute.rs`).
+
+pub mod absolute;
 
 use crate::http1::token::{hex_digit, is_unreserved};
 use std::borrow::Cow;

@@ -250,7 +250,7 @@ fn upgrade(worker: &Worker, from: &mut Stack<'_>, asked: Asked, protocols: Vec<u
         None => {
             let accepted = accept(worker, from, &offer, None, None, &Fields::default());
             if let Err(message) = accepted {
-                fail_request(worker, &offer.asked, "upgrade", &message_only(message));
+                fail_request(worker, &offer.asked, "upgrade", &Failure::plain(&message));
             }
         }
     }
@@ -293,12 +293,12 @@ pub(crate) fn returned(worker: &Worker, purpose: Purpose, stack: &mut Stack<'_>)
         Purpose::Request(asked) => {
             let answered = response::respond(worker, stack, asked.conn, asked.exchange);
             if let Err(message) = answered {
-                fail_request(worker, &asked, "request", &message_only(message));
+                fail_request(worker, &asked, "request", &Failure::plain(&message));
             }
         }
         Purpose::Upgrade(offer) => {
             if let Err(message) = decide(worker, stack, &offer) {
-                fail_request(worker, &offer.asked, "upgrade", &message_only(message));
+                fail_request(worker, &offer.asked, "upgrade", &Failure::plain(&message));
             }
         }
         Purpose::Socket(socket, _) => socket::callback_ended(worker, &socket),
@@ -327,13 +327,6 @@ pub(crate) fn raised(worker: &Worker, purpose: Purpose, failure: Failure) {
             }
             socket::callback_ended(worker, &socket);
         }
-    }
-}
-
-fn message_only(message: String) -> Failure {
-    Failure {
-        message,
-        trace: String::new(),
     }
 }
 
@@ -505,6 +498,14 @@ fn report(worker: &Worker, server: &ServerState, failure: &Failure, context: &Co
 }
 
 impl Failure {
+    /// One without a traceback.
+    pub(crate) fn plain(message: &str) -> Self {
+        Self {
+            message: message.to_owned(),
+            trace: String::new(),
+        }
+    }
+
     /// Message and traceback as one text.
     pub(crate) fn text(&self) -> String {
         let trace = self.trace.trim_end();

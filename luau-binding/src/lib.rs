@@ -27,7 +27,7 @@ mod std;
 mod value;
 mod vm;
 
-pub use runtime::{Error, Options, Runtime, Stop};
+pub use runtime::{BUDGET, Error, Options, Runtime, Stop};
 
 /// The name of the chunk for a script that is read from standard input.
 pub const STDIN_CHUNK: &str = require::STDIN_CHUNK;

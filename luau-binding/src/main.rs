@@ -21,12 +21,17 @@ const GRACE: Duration = Duration::from_secs(10);
 const HELP: &str = "\
 An event-loop networking runtime for Luau.
 
-Usage: huki run FILE [ARGS...]
-       huki run - [ARGS...]      read the script from standard input
+Usage: huki run [OPTIONS] FILE [ARGS...]
+       huki run [OPTIONS] - [ARGS...]      read the script from standard input
 
 Options:
-  -h, --help       print this help
-  -V, --version    print the versions of huki and of Luau
+  -h, --help          print this help
+  -V, --version       print the versions of huki and of Luau
+      --budget SEC    stop script code that runs this long without yielding; 0 for
+                      never; default 10
+      --memory MIB    raise `not enough memory` in script code above this; 0, the
+                      default, for no limit
+      --no-codegen    run bytecode only, without native code
 
 A script starts a server with require(\"@huki/net\").serve. SIGINT and SIGTERM let requests under
 way finish; a second signal ends the process at once.
@@ -36,7 +41,7 @@ way finish; a second signal ends the process at once.
 enum Command {
     Help,
     Version,
-    Run { file: String, args: Vec<String> },
+    Run { file: String, options: Box<Options> },
 }
 
 fn main() -> ExitCode {
@@ -53,7 +58,7 @@ fn main() -> ExitCode {
             );
             ExitCode::SUCCESS
         }
-        Ok(Command::Run { file, args }) => match run(&file, args) {
+        Ok(Command::Run { file, options }) => match run(&file, &options) {
             Ok(status) => ExitCode::from(status),
             Err(error) => {
                 eprintln!("{error}");
@@ -75,17 +80,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
     match first {
         Long("help") | Short('h') => Ok(Command::Help),
         Long("version") | Short('V') => Ok(Command::Version),
-        Value(command) if command == "run" => {
-            let file = match parser.next()? {
-                Some(Value(file)) => text(file)?,
-                Some(Long("help") | Short('h')) => return Ok(Command::Help),
-                Some(option) => return Err(option.unexpected()),
-                None => return Err("`huki run` needs a file, or `-` for standard input".into()),
-            };
-            // Everything behind the file is the script's own, options too.
-            let args = parser.raw_args()?.map(text).collect::<Result<_, _>>()?;
-            Ok(Command::Run { file, args })
-        }
+        Value(command) if command == "run" => parse_run(parser),
         Value(command) => Err(format!(
             "unknown command '{}'; a script is run by `huki run FILE`",
             command.to_string_lossy()
@@ -95,20 +90,67 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
     }
 }
 
+/// What follows `huki run`.
+fn parse_run(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
+    use lexopt::prelude::{Long, Short, Value};
+    let mut options = Options::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("budget") => options.budget = budget(&text(parser.value()?)?)?,
+            Long("memory") => options.memory_bytes_max = memory(&text(parser.value()?)?)?,
+            Long("no-codegen") => options.codegen = false,
+            Long("help") | Short('h') => return Ok(Command::Help),
+            Value(file) => {
+                let file = text(file)?;
+                // Everything behind the file is the script's own, options too.
+                options.args = parser.raw_args()?.map(text).collect::<Result<_, _>>()?;
+                let options = Box::new(options);
+                return Ok(Command::Run { file, options });
+            }
+            option => return Err(option.unexpected()),
+        }
+    }
+    Err("`huki run` needs a file, or `-` for standard input".into())
+}
+
+/// The value of `--budget`: seconds, at most a year, 0 for no budget.
+fn budget(value: &str) -> Result<Option<Duration>, lexopt::Error> {
+    const YEAR: f64 = 365.0 * 86_400.0;
+    let seconds: f64 = value.parse().unwrap_or(f64::NAN);
+    if seconds == 0.0 {
+        return Ok(None);
+    }
+    if !(0.001..=YEAR).contains(&seconds) {
+        let must = "a number of seconds, 0.001 or more, or 0 for no budget";
+        return Err(format!("--budget must be {must}, not '{value}'").into());
+    }
+    Ok(Some(Duration::from_secs_f64(seconds)))
+}
+
+/// The value of `--memory`, in bytes.
+fn memory(value: &str) -> Result<usize, lexopt::Error> {
+    // A VM with the native modules has two thirds of a mebibyte before the script begins.
+    let mebibytes = value.parse::<usize>().ok();
+    mebibytes
+        .and_then(|mebibytes| mebibytes.checked_mul(1024 * 1024))
+        .ok_or_else(|| {
+            format!("--memory must be a whole number of mebibytes, not '{value}'").into()
+        })
+}
+
 fn text(argument: std::ffi::OsString) -> Result<String, lexopt::Error> {
     argument
         .into_string()
         .map_err(|argument| format!("not UTF-8: {}", argument.to_string_lossy()).into())
 }
 
-fn run(file: &str, args: Vec<String>) -> Result<u8, Error> {
+fn run(file: &str, options: &Options) -> Result<u8, Error> {
     let env = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     let options = Options {
-        args,
         env,
-        ..Options::default()
+        ..options.clone()
     };
     let mut runtime = Runtime::new(&options)?;
     drain_on_signal(&runtime)?;

@@ -24,6 +24,7 @@ use crate::net::server::ServerState;
 use crate::net::socket::{SocketState, Sockets};
 use crate::require::{self, Requirer};
 use crate::scheduler::{self, Scheduler};
+use crate::vm::guard::Guard;
 use crate::vm::{self, Root};
 use crate::{net, std as surface};
 use hukilau_core::Reactor;
@@ -41,8 +42,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// What a runtime is given; [`Default`] gives nothing.
-#[derive(Clone, Debug, Default)]
+/// What a runtime is given; [`Default`] gives no arguments and no environment.
+#[derive(Clone, Debug)]
 pub struct Options {
     /// `process.args`.
     pub args: Vec<String>,
@@ -50,6 +51,32 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// The bounds of the worker's reactor; servers may set their own.
     pub limits: Limits,
+    /// How long script code may run without yielding before it is stopped with an error; `None`
+    /// for any time. Default [`BUDGET`].
+    pub budget: Option<Duration>,
+    /// Bytes the VM may have before allocations of script code raise `not enough memory`; 0, the
+    /// default, for as many as the system gives.
+    pub memory_bytes_max: usize,
+    /// Translate scripts to machine code when they are loaded. Default true.
+    pub codegen: bool,
+}
+
+/// How long a handler, a callback or the top level of a script may run without yielding, unless
+/// [`Options::budget`] says otherwise: far beyond what a peer waits for, and short of what looks
+/// like a hung process.
+pub const BUDGET: Duration = Duration::from_secs(10);
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            args: Vec::new(),
+            env: Vec::new(),
+            limits: Limits::default(),
+            budget: Some(BUDGET),
+            memory_bytes_max: 0,
+            codegen: true,
+        }
+    }
 }
 
 /// Why a runtime could not be made, or a script did not come to a good end.
@@ -104,6 +131,7 @@ impl From<mlua::Error> for Error {
 /// What the functions of a script find when they are called.
 pub(crate) struct Worker {
     pub(crate) root: Root,
+    pub(crate) guard: Guard,
     /// No reactor method is on the stack while Luau runs, so this is never found borrowed.
     pub(crate) reactor: RefCell<Reactor>,
     pub(crate) scheduler: RefCell<Scheduler>,
@@ -199,8 +227,14 @@ impl Runtime {
             remote: reactor.remote(),
             is_asked: Arc::default(),
         };
+        let root = Root::of(&lua)?;
+        let mut guard = Guard::new(&root, options.memory_bytes_max);
+        if let Some(budget) = options.budget {
+            guard.watch(budget).map_err(Error::System)?;
+        }
         let worker = Rc::new(Worker {
-            root: Root::of(&lua)?,
+            root,
+            guard,
             reactor: RefCell::new(reactor),
             scheduler: RefCell::new(Scheduler::new()),
             servers: RefCell::default(),
@@ -216,13 +250,14 @@ impl Runtime {
         });
         // Functions hold the worker's address: the VM itself keeps it alive.
         lua.set_app_data(Rc::clone(&worker));
-        install(&lua, &worker, options)?;
-        Ok(Self {
+        let runtime = Self {
             worker,
             inbox: Inbox::new(),
             lua,
             stop,
-        })
+        };
+        install(&runtime.lua, &runtime.worker, options)?;
+        Ok(runtime)
     }
 
     /// What ends the runtime from elsewhere.
@@ -268,6 +303,7 @@ impl Runtime {
         let mut turned_at = vm::clock();
         loop {
             worker.root.sweep();
+            worker.guard.tend();
             if let Some(code) = worker.exit_code() {
                 return self.finish(code);
             }
@@ -294,6 +330,7 @@ impl Runtime {
             }
             pump(&worker);
             scheduler::run_due(&worker, turned_at);
+            scheduler::settle_strays(&worker);
             pump(&worker);
         }
     }
@@ -329,6 +366,13 @@ impl Runtime {
     }
 }
 
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // The VM goes after this: nobody may write to it any more.
+        self.worker.guard.stop();
+    }
+}
+
 /// What the loop does next.
 enum Delay {
     /// Nothing is left.
@@ -357,6 +401,7 @@ fn install(lua: &mlua::Lua, worker: &Rc<Worker>, options: &Options) -> Result<()
         .set_optimization_level(1)
         .set_debug_level(1);
     lua.set_compiler(compiler);
+    lua.enable_jit(options.codegen);
     let globals = lua.globals();
     globals.raw_set("loadstring", mlua::Nil)?;
     let require = lua.create_require_function(Requirer::default())?;

@@ -23,9 +23,10 @@ mod ask;
 
 pub(crate) use ask::{When, cancel, spawn, wait_for_time, wait_for_wire};
 
-use crate::bridge::{self, Purpose};
+use crate::bridge::{self, Failure, Purpose};
 use crate::runtime::Worker;
 use crate::vm::coroutine::{Coroutine, Resumed};
+use crate::vm::guard::NOT_ENOUGH_MEMORY;
 use crate::vm::{Root, Stack};
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
@@ -35,6 +36,8 @@ use std::rc::Rc;
 const RESUMES_PER_TURN: usize = 4_096;
 /// Coroutines kept for reuse; more are left to the collector.
 const POOLED_MAX: usize = 1_024;
+/// Coroutines in the hands of scripts that are looked after in one turn.
+const LOOKS_PER_TURN: usize = 256;
 /// Stale timers that may lie in the heap before it is cleaned.
 const STALE_TIMERS_MAX: usize = 64;
 
@@ -70,6 +73,8 @@ struct Task {
     state: State,
     /// A script has, or may have, the coroutine as a value.
     is_exposed: bool,
+    /// It is in `Scheduler::strays`.
+    is_stray: bool,
 }
 
 /// What a timer does when it is due.
@@ -128,6 +133,11 @@ pub(crate) struct Scheduler {
     pending: usize,
     /// Entries of `timers` whose key is stale.
     stale: usize,
+    /// Suspended tasks with a purpose whose coroutine a script has: it may run it to its end
+    /// itself, and nobody would tell us.
+    strays: Vec<u32>,
+    /// How many of them have not been looked at since something ran.
+    unseen: usize,
 }
 
 /// What [`Scheduler::advance`] found to resume.
@@ -149,6 +159,8 @@ impl Scheduler {
             sequence: 0,
             pending: 0,
             stale: 0,
+            strays: Vec::new(),
+            unseen: 0,
         }
     }
 
@@ -159,7 +171,7 @@ impl Scheduler {
 
     /// Seconds from `now` until something has to run; `None` if nothing waits for time.
     pub(crate) fn delay(&mut self, now: f64) -> Option<f64> {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || self.unseen > 0 {
             return Some(0.0);
         }
         while let Some(timer) = self.timers.peek() {
@@ -188,6 +200,7 @@ impl Scheduler {
 
     /// Moves a task to another state. Every former key of it is stale from here on.
     fn enter(&mut self, id: u32, state: State) -> Option<WaitKey> {
+        self.unseen = self.strays.len();
         let task = self.get_mut(id)?;
         let before = std::mem::replace(&mut task.state, state);
         task.suspension = task.suspension.wrapping_add(1);
@@ -242,6 +255,7 @@ impl Scheduler {
                     suspension: 0,
                     state: State::Pooled,
                     is_exposed: false,
+                    is_stray: false,
                 });
                 id
             }
@@ -337,6 +351,11 @@ pub(crate) fn start(
     purpose: Purpose,
     push: impl FnOnce(&mut Stack<'_>) -> i32,
 ) -> Progress {
+    if worker.guard.is_over() && matches!(purpose, Purpose::Request(_) | Purpose::Upgrade(_)) {
+        // Sockets and timers still run: they may be what frees memory.
+        bridge::raised(worker, purpose, Failure::plain(NOT_ENOUGH_MEMORY));
+        return Progress::Done;
+    }
     let taken = worker.scheduler.borrow_mut().take(&worker.root, purpose);
     let Some((id, coroutine)) = taken else {
         worker.report_text("out of memory: a coroutine could not be made");
@@ -360,13 +379,14 @@ fn run(
         Resumed::Suspended => return suspended(worker, id),
         Resumed::Returned => (None, true),
         Resumed::Raised => {
-            let (message, trace) = coroutine.failure(&worker.root);
-            (Some(bridge::Failure { message, trace }), coroutine.reset())
+            let (message, trace) = coroutine.failure(worker);
+            let may_reuse = coroutine.reset();
+            worker.guard.recover();
+            (Some(Failure { message, trace }), may_reuse)
         }
         Resumed::Panicked(text) => {
-            let message = format!("internal error: {text}");
-            let trace = String::new();
-            (Some(bridge::Failure { message, trace }), false)
+            let text = format!("internal error: {text}");
+            (Some(Failure::plain(&text)), false)
         }
     };
     let purpose = worker.scheduler.borrow_mut().purpose(id);
@@ -382,20 +402,14 @@ fn run(
 }
 
 /// The coroutine gave up control. If nothing of ours will wake it and it has no purpose but its
-/// own, it belongs to the script alone.
+/// own, it belongs to the script alone; if no script has it either, it is lost.
 fn suspended(worker: &Worker, id: u32) -> Progress {
-    let mut scheduler = worker.scheduler.borrow_mut();
-    let is_unclaimed = scheduler
-        .get(id)
-        .is_some_and(|task| task.state == State::Running);
-    if is_unclaimed {
-        scheduler.enter(id, State::Parked);
-        let is_detached = scheduler
-            .get(id)
-            .is_some_and(|task| matches!(task.purpose, Purpose::Detached));
-        if is_detached {
-            scheduler.retire(id, false);
-        }
+    let is_lost = worker.scheduler.borrow_mut().suspend(id);
+    if is_lost && worker.exit_code().is_none() {
+        let why = "coroutine.yield in a coroutine that no script can resume: get it with \
+                   coroutine.running first, and wake it with task.spawn";
+        lose(worker, id, why);
+        return Progress::Done;
     }
     Progress::Pending(id)
 }
@@ -433,6 +447,22 @@ pub(crate) fn wake(
     true
 }
 
+/// Settles what was to come of coroutines that scripts have run to their end by themselves.
+pub(crate) fn settle_strays(worker: &Worker) {
+    for _ in 0..LOOKS_PER_TURN {
+        let look = worker.scheduler.borrow_mut().look();
+        match look {
+            Look::NoneLeft => return,
+            Look::Waits => {}
+            Look::Ended(id) => {
+                let why = "its coroutine was run to its end by coroutine.resume or closed, so its \
+                           result is lost: wake it with task.spawn instead";
+                lose(worker, id, why);
+            }
+        }
+    }
+}
+
 /// Ends a task whose coroutine will never tell.
 fn lose(worker: &Worker, id: u32, why: &str) {
     let purpose = worker.scheduler.borrow_mut().purpose(id);
@@ -440,11 +470,7 @@ fn lose(worker: &Worker, id: u32, why: &str) {
     if matches!(purpose, Purpose::Detached) {
         return;
     }
-    let failure = bridge::Failure {
-        message: why.to_owned(),
-        trace: String::new(),
-    };
-    bridge::raised(worker, purpose, failure);
+    bridge::raised(worker, purpose, Failure::plain(why));
 }
 
 /// Resumes what is due at `now`, at most as much as a turn may.
@@ -466,7 +492,73 @@ pub(crate) fn run_due(worker: &Worker, now: f64) {
     }
 }
 
+/// What became of a coroutine that a script has.
+enum Look {
+    /// All have been looked at since something ran.
+    NoneLeft,
+    /// It is still suspended, or has been settled.
+    Waits,
+    /// It has ended without us.
+    Ended(u32),
+}
+
 impl Scheduler {
+    /// Sorts a task that was suspended. True if nobody can ever resume it.
+    fn suspend(&mut self, id: u32) -> bool {
+        let Some(task) = self.get_mut(id) else {
+            return false;
+        };
+        let is_unclaimed = task.state == State::Running;
+        match task.purpose {
+            Purpose::Detached if is_unclaimed => self.retire(id, false),
+            Purpose::Detached => {}
+            _ if task.is_exposed => {
+                if !std::mem::replace(&mut task.is_stray, true) {
+                    self.strays.push(id);
+                }
+                if is_unclaimed {
+                    self.enter(id, State::Parked);
+                }
+            }
+            _ if is_unclaimed => {
+                let waits_for_ever = matches!(task.purpose, Purpose::Main);
+                self.enter(id, State::Parked);
+                return !waits_for_ever;
+            }
+            _ => {}
+        }
+        false
+    }
+
+    /// Looks at the next stray.
+    fn look(&mut self) -> Look {
+        if self.unseen == 0 {
+            return Look::NoneLeft;
+        }
+        self.unseen -= 1;
+        // From the back, so that taking one out moves none that has not been seen.
+        let Some(&id) = self.strays.get(self.unseen) else {
+            return Look::Waits;
+        };
+        let Some(task) = self.get(id) else {
+            return Look::Waits;
+        };
+        let is_settled = matches!(task.purpose, Purpose::Detached);
+        let waits = task.coroutine.as_ref().is_some_and(|c| c.is_suspended());
+        if !is_settled && waits {
+            return Look::Waits;
+        }
+        self.strays.swap_remove(self.unseen);
+        if let Some(task) = self.get_mut(id) {
+            task.is_stray = false;
+        }
+        if is_settled {
+            Look::Waits
+        } else {
+            Look::Ended(id)
+        }
+    }
+
     /// Takes the purpose out of a task.
     fn purpose(&mut self, id: u32) -> Purpose {
         self.get_mut(id).map_or(Purpose::Detached, |task| {

@@ -4,10 +4,10 @@
 //! Everything else sees [`Stack`], whose methods are safe: indexes are positive and checked, pushes
 //! grow the stack, borrowed bytes keep the stack from changing while they live.
 //!
-//! - `vm.rs`            stack and pinned values
-//! - `vm/function.rs`   Rust functions that scripts call
+//! - `vm.rs`, `vm/function.rs`  stack and pinned values; Rust functions that scripts call
 //! - `vm/object.rs`     tagged userdata: Rust values and plain records
 //! - `vm/coroutine.rs`  threads: create, resume, reset, trace
+//! - `vm/guard.rs`      the bounds of script code: time and memory
 //! - `vm/atom.rs`       the member names that raw functions compare by number
 //!
 //! Invariants
@@ -27,6 +27,7 @@
 pub(crate) mod atom;
 pub(crate) mod coroutine;
 mod function;
+pub(crate) mod guard;
 pub(crate) mod object;
 
 pub(crate) use function::{function, placed_require};

@@ -5,6 +5,7 @@
 mod command;
 mod examples;
 mod http;
+mod runaway;
 mod scripts;
 mod support;
 mod types;

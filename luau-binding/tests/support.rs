@@ -38,7 +38,12 @@ pub(crate) struct Served {
 impl Served {
     /// Runs `source`, in which `port` prints `server.port`.
     pub(crate) fn start(source: &str) -> Self {
-        let mut child = huki(&["run", "-"]);
+        Self::start_with(&[], source)
+    }
+
+    /// The same, with options of `huki run`.
+    pub(crate) fn start_with(options: &[&str], source: &str) -> Self {
+        let mut child = huki(&[&["run"], options, &["-"]].concat());
         let mut stdin = child.stdin.take().expect("piped");
         let prelude = "local net = require('@huki/net') local task = require('@huki/task') ";
         stdin

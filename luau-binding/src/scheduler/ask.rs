@@ -13,6 +13,7 @@ use super::{State, WaitKey, Wake, lose, run};
 use crate::bridge::Purpose;
 use crate::runtime::Worker;
 use crate::vm::coroutine::Coroutine;
+use crate::vm::guard::NOT_ENOUGH_MEMORY;
 use crate::vm::{Raise, Stack};
 use std::rc::Rc;
 
@@ -92,6 +93,7 @@ pub(crate) fn spawn(
     let args = stack.len() - 1;
     let (id, coroutine) = match stack.label_at(1) {
         Some(label) => existing(worker, stack, label)?,
+        None if worker.guard.is_full() => return Err(Raise::from(NOT_ENOUGH_MEMORY)),
         None => {
             let mut scheduler = worker.scheduler.borrow_mut();
             let (id, coroutine) = scheduler
@@ -104,7 +106,11 @@ pub(crate) fn spawn(
             (id, coroutine)
         }
     };
-    stack.move_to(&mut coroutine.stack(worker), args)?;
+    let moved = stack.move_to(&mut coroutine.stack(worker), args);
+    if let Err(raise) = moved {
+        worker.scheduler.borrow_mut().retire(id, false);
+        return Err(raise);
+    }
     stack.pop(1);
     stack.push_pin(coroutine.pin());
     match when {

@@ -9,6 +9,7 @@
 //!
 //! Not here: when a coroutine runs and for whom (`scheduler.rs`).
 
+use super::guard::{Guard, NOT_ENOUGH_MEMORY};
 use super::{Kind, Pin, Raise, Root, Stack, ffi};
 use crate::runtime::Worker;
 use std::ffi::{CStr, c_int};
@@ -89,18 +90,10 @@ impl Coroutine {
     /// Resumes it with the topmost `args` values of its stack. `from` is who resumes: its depth of
     /// nested calls counts on.
     pub(crate) fn resume(&self, from: &Stack<'_>, args: i32) -> Resumed {
-        let (state, from) = (self.state.as_ptr(), from.raw());
+        let (state, raw) = (self.state.as_ptr(), from.raw());
         // SAFETY: both states are alive and of one VM, and `args` values were pushed. The VM
-        // catches its own exceptions, so only a Rust panic can arrive here.
-        let resumed = catch_unwind(AssertUnwindSafe(|| unsafe {
-            ffi::lua_resume_(state, from, args)
-        }));
-        match resumed {
-            Ok(ffi::LUA_OK) => Resumed::Returned,
-            Ok(ffi::LUA_YIELD | ffi::LUA_BREAK) => Resumed::Suspended,
-            Ok(_) => Resumed::Raised,
-            Err(payload) => Resumed::Panicked(panic_text(payload.as_ref())),
-        }
+        // catches its own exceptions, so only a Rust panic can arrive at `guarded`.
+        guarded(from, || unsafe { ffi::lua_resume_(state, raw, args) })
     }
 
     /// Ends it and empties its stack, whatever it was doing. False, and nothing happens, if it is
@@ -125,16 +118,33 @@ impl Coroutine {
     }
 
     /// The error on top of its stack, and where it happened, frame by frame.
-    pub(crate) fn failure(&self, root: &Root) -> (String, String) {
+    pub(crate) fn failure(&self, worker: &Worker) -> (String, String) {
         let state = self.state.as_ptr();
-        let mut stack = Stack {
-            state: self.state,
-            worker: None,
-        };
+        let mut stack = self.stack(worker);
         let top = stack.len();
-        let message = stack.display(top, root);
+        let mut message = stack.display(top, &worker.root);
+        if message == NOT_ENOUGH_MEMORY {
+            // The VM had no memory to say where.
+            message.insert_str(0, &stack.place_from(0));
+        }
         // SAFETY: the state is alive.
         (message, unsafe { trace(state) })
+    }
+}
+
+/// Makes a resume within the bounds of script code.
+fn guarded(from: &Stack<'_>, resume: impl FnOnce() -> c_int) -> Resumed {
+    let guard = from.worker.map(|worker| &worker.guard);
+    let entered = guard.map(Guard::enter);
+    let resumed = catch_unwind(AssertUnwindSafe(resume));
+    if let (Some(guard), Some(entered)) = (guard, entered) {
+        guard.leave(entered);
+    }
+    match resumed {
+        Ok(ffi::LUA_OK) => Resumed::Returned,
+        Ok(ffi::LUA_YIELD | ffi::LUA_BREAK) => Resumed::Suspended,
+        Ok(_) => Resumed::Raised,
+        Err(payload) => Resumed::Panicked(panic_text(payload.as_ref())),
     }
 }
 
@@ -214,7 +224,12 @@ impl Stack<'_> {
             let top = ffi::lua_gettop(main);
             ffi::lua_pushcfunctiond(main, protected_tostring, c"tostring".as_ptr());
             ffi::lua_xpush(self.raw(), main, index);
+            let guard = self.worker.map(|worker| &worker.guard);
+            let entered = guard.map(Guard::enter);
             let status = ffi::lua_pcall(main, 1, 1, 0);
+            if let (Some(guard), Some(entered)) = (guard, entered) {
+                guard.leave(entered);
+            }
             let mut len = 0;
             let start = ffi::lua_tolstring(main, -1, &raw mut len);
             let text = if status == ffi::LUA_OK && !start.is_null() {

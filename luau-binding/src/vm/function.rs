@@ -10,6 +10,7 @@
 //!
 //! Not here: what the functions do (`net/`, `std/`).
 
+use super::guard::NOT_ENOUGH_MEMORY;
 use super::{Outcome, Raise, Returns, Stack, ffi};
 use crate::runtime::Worker;
 use std::ffi::{CStr, c_int};
@@ -77,12 +78,19 @@ where
         state: here,
         worker,
     };
-    match function(&mut stack) {
+    // Memory is refused between Rust functions, never within one: none is left halfway.
+    let relaxed = worker.map(|worker| worker.guard.relax());
+    let outcome = match worker {
+        Some(worker) if worker.guard.is_over() => Err(Raise::from(NOT_ENOUGH_MEMORY)),
+        _ => function(&mut stack),
+    };
+    match outcome {
         Ok(Returns::Values(count)) => count,
         // SAFETY: the function is about to return this to the VM, which is how Luau yields.
         Ok(Returns::Suspend) => unsafe { ffi::lua_yield(state, 0) },
         Err(raise) => {
             stack.push_raise(raise);
+            drop(relaxed);
             // SAFETY: the error is on top of the stack, and nothing here has a destructor left.
             unsafe { ffi::lua_error(state) }
         }
@@ -163,7 +171,12 @@ impl Stack<'_> {
     /// `file:line: ` of the innermost script line that led to the running function, which `pcall`
     /// may stand between; empty if no script did.
     fn place_of_call(&self) -> String {
-        for level in 1..8 {
+        self.place_from(1)
+    }
+
+    /// The same, from so many calls up: 0 is the running function itself.
+    pub(super) fn place_from(&self, first: c_int) -> String {
+        for level in first..first + 8 {
             // SAFETY: all-zero is a valid `lua_Debug`: integers and null pointers.
             let mut frame: ffi::lua_Debug = unsafe { std::mem::zeroed() };
             // SAFETY: a level that is not there answers 0; otherwise `short_src` is a string with

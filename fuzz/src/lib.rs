@@ -4,6 +4,8 @@
 //! is a seed byte and then what a peer would send. A target without an assertion is a smoke test;
 //! ours assert at least that the way an input is cut does not change what it means.
 
+pub mod frames;
+
 use std::ops::Range;
 
 /// A small generator (SplitMix64): cheap, and the same everywhere.
@@ -23,6 +25,12 @@ impl Seed {
     /// A number below `bound`, which is not zero.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
+    }
+
+    /// Up to how many bytes move at once, 1 to 1,024: few as often as many.
+    pub fn most(&mut self) -> usize {
+        let bound = 1 << (2 * self.below(6));
+        1 + self.below(bound)
     }
 }
 

@@ -3,6 +3,7 @@
 //! - `alloc`      no heap allocation once warm
 //! - `browser`    Chromium opens the chat page twice
 //! - `cli`        the command line, signals, the examples
+//! - `client`     the reactor as a client, in virtual time
 //! - `clients`    curl, and Python's `websockets`
 //! - `harness`    the binary under test as a child process, and a bare client
 //! - `hostile`    garbage, oversize, slow bytes, half-close, reset
@@ -21,6 +22,8 @@ mod alloc;
 mod browser;
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
+mod client;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]

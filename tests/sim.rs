@@ -19,12 +19,15 @@
 //! Not here: what the bytes mean; who asserts what (`reactor.rs`).
 
 mod link;
+mod names;
 mod options;
+mod report;
 mod tests;
 
-use hukilau_core::transport::{Endpoint, Net, Peer, Ready};
+use hukilau_core::transport::{Endpoint, Net, Peer, Ready, Resolution, Resolved};
 use link::{Link, LinkId, Stage};
 pub(crate) use link::{Script, Step};
+use names::Names;
 pub(crate) use options::{Dice, SimOptions};
 use std::cell::{Ref, RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};
@@ -45,9 +48,11 @@ pub(crate) enum Call {
     Accept,
     Register,
     Shutdown,
+    Connect,
+    Random,
 }
 
-const CALLS: usize = 5;
+const CALLS: usize = 7;
 
 /// Polls in a row that may neither wait nor lead to a call. More is a loop that burns a core.
 const IDLE_POLLS_MAX: u32 = 5;
@@ -73,6 +78,8 @@ enum Happening {
     ListenerEdge(u64),
     /// A connect ends.
     Connected(LinkId),
+    /// The resolver answers.
+    Resolved(u64),
 }
 
 #[derive(Debug)]
@@ -99,6 +106,9 @@ pub(crate) struct World {
     listeners: BTreeMap<u64, Backlog>,
     /// What peers do that are connected *to*.
     services: Vec<(Endpoint, Script)>,
+    /// Where connects take a time of their own, or for ever.
+    routes: Vec<(Endpoint, Option<Duration>)>,
+    names: Names,
     closed_tokens: Vec<u64>,
     calls: [u64; CALLS],
     /// Calls made before the last poll, and how many polls in a row neither waited nor led to one.
@@ -147,6 +157,8 @@ impl<const DRAINS: bool> SimNet<DRAINS> {
             links: Vec::new(),
             listeners: BTreeMap::new(),
             services: Vec::new(),
+            routes: Vec::new(),
+            names: Names::default(),
             closed_tokens: Vec::new(),
             calls: [0; CALLS],
             calls_before: 0,
@@ -169,6 +181,28 @@ impl<const DRAINS: bool> SimNet<DRAINS> {
     /// Lets every connect to `at` find a peer that does what `script` says.
     pub(crate) fn serve(&self, at: Endpoint, script: Script) {
         self.world().services.push((at, script));
+    }
+
+    /// Lets connects to `at` take `time`, or never end.
+    pub(crate) fn route(&self, at: Endpoint, time: Option<Duration>) {
+        self.world().routes.push((at, time));
+    }
+
+    /// Lets the resolver answer so about `host` after `time`, or never. It knows no other names.
+    pub(crate) fn name(&self, host: &str, time: Option<Duration>, outcome: Resolution) {
+        self.world().names.learn(host, time, outcome);
+    }
+
+    /// Questions that the resolver has still to answer.
+    pub(crate) fn questions(&self) -> usize {
+        self.world().names.questions()
+    }
+
+    /// Sockets that the reactor has not closed.
+    pub(crate) fn open_sockets(&self) -> usize {
+        let world = self.world();
+        let is_ours = |link: &&Link| !matches!(link.stage, Stage::Waiting | Stage::Closed);
+        world.links.iter().filter(is_ours).count()
     }
 
     /// Lets the `n`-th call of its kind fail, counted from 1.
@@ -327,6 +361,7 @@ impl<const DRAINS: bool> Net for SimNet<DRAINS> {
 
     fn connect(&mut self, to: &Endpoint, token: u64) -> io::Result<SimSocket> {
         let mut world = self.world();
+        world.count(Call::Connect)?;
         let mut services = world.services.iter();
         let script = services.find(|(at, _)| at == to);
         let script = script.map(|(_, script)| script.clone());
@@ -334,7 +369,13 @@ impl<const DRAINS: bool> Net for SimNet<DRAINS> {
         let refused = world.dice.chance(refused) || script.is_none();
         let link = world.open_link(script.unwrap_or_default(), Stage::Connecting { refused });
         world.links[link.0].token = Some(token);
-        world.soon(Happening::Connected(link));
+        world.note(format_args!("{link} connects to {to}"));
+        let route = world.routes.iter().find(|(at, _)| at == to);
+        match route.map(|(_, time)| *time) {
+            None => world.soon(Happening::Connected(link)),
+            Some(Some(time)) => world.after(time, Happening::Connected(link)),
+            Some(None) => {}
+        }
         Ok(SimSocket(link))
     }
 
@@ -384,6 +425,27 @@ impl<const DRAINS: bool> Net for SimNet<DRAINS> {
         for link in backlog.into_iter().flat_map(|backlog| backlog.waiting) {
             world.close(link, true);
         }
+    }
+
+    fn resolve(&mut self, host: &str, request: u64) -> Option<Resolution> {
+        self.world().resolve(host, request)
+    }
+
+    fn forget_resolve(&mut self, request: u64) {
+        self.world().names.forget(request);
+    }
+
+    fn take_resolved(&mut self, into: &mut Vec<Resolved>) {
+        into.append(&mut self.world().names.answers);
+    }
+
+    fn fill_random(&mut self, into: &mut [u8]) -> io::Result<()> {
+        let mut world = self.world();
+        world.count(Call::Random)?;
+        for byte in into {
+            [*byte, ..] = world.dice.next().to_le_bytes();
+        }
+        Ok(())
     }
 
     fn waker(&self) -> Waker {
@@ -465,6 +527,7 @@ impl World {
             Happening::Edge { link, readable } => self.raise(link, readable, !readable),
             Happening::ListenerEdge(listener) => self.raise_listener(listener),
             Happening::Connected(link) => self.connected(link),
+            Happening::Resolved(request) => self.names.answer(request),
         }
     }
 
@@ -517,74 +580,5 @@ impl World {
         let peer = Peer::Ip(SocketAddr::from(([10, 0, c, d], 40_000)));
         self.note(format_args!("{link} accepted"));
         Ok((SimSocket(link), peer))
-    }
-
-    fn has_events(&self) -> bool {
-        self.listeners.values().any(|backlog| backlog.pending)
-            || self.links.iter().any(|link| link.pending.is_some())
-    }
-
-    /// Reports what is pending, and some that is not.
-    fn report(&mut self, ready: &mut Vec<Ready>) {
-        let options = self.options.clone();
-        for (token, backlog) in &mut self.listeners {
-            if std::mem::take(&mut backlog.pending) {
-                backlog.armed = self.drains;
-                ready.push(listener_event(*token));
-            }
-        }
-        for link in &mut self.links {
-            // One at least is reported, or the poll would have had to go on waiting.
-            let is_first = ready.is_empty();
-            if link.pending.is_some() && (!self.dice.chance(options.held_back) || is_first) {
-                ready.extend(link.take_event(self.drains));
-            }
-        }
-        if self.dice.chance(options.late_event) && !self.closed_tokens.is_empty() {
-            let token = self.closed_tokens[self.dice.below(self.closed_tokens.len())];
-            ready.push(Ready {
-                token,
-                readable: true,
-                writable: true,
-                hung_up: true,
-            });
-        }
-        if self.dice.chance(options.spurious) && !self.links.is_empty() {
-            let bits = self.dice.next();
-            let link = self.dice.below(self.links.len());
-            if let (Some(token), Stage::Open) = (self.links[link].token, self.links[link].stage) {
-                ready.push(Ready {
-                    token,
-                    readable: bits & 1 != 0,
-                    writable: bits & 2 != 0,
-                    hung_up: false,
-                });
-            }
-        }
-        if self.dice.chance(options.spurious) && !self.listeners.is_empty() {
-            let listener = self.dice.below(self.listeners.len());
-            ready.extend(
-                self.listeners
-                    .keys()
-                    .nth(listener)
-                    .copied()
-                    .map(listener_event),
-            );
-        }
-        for index in (1..ready.len()).rev() {
-            ready.swap(index, self.dice.below(index + 1));
-        }
-        for event in ready.iter() {
-            self.note(format_args!("{event:?}"));
-        }
-    }
-}
-
-fn listener_event(token: u64) -> Ready {
-    Ready {
-        token,
-        readable: true,
-        writable: false,
-        hung_up: false,
     }
 }

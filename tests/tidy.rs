@@ -74,6 +74,11 @@ const VM: &str = "luau-binding/src/vm.rs";
 const ONLY_IN: &[(&str, &str, &str)] = &[
     ("mio::", MIO, "a dependency change touches one file"),
     ("socket2::", MIO, "a dependency change touches one file"),
+    (
+        "getrandom::",
+        MIO,
+        "chance comes through the seam, or runs are not repeatable",
+    ),
     ("rustls::", TLS, "a dependency change touches one file"),
     ("mlua::ffi", VM, "the raw VM interface has one fenced file"),
     ("epoll", MIO, "no other file may assume a selector"),

@@ -62,6 +62,10 @@ pub struct Limits {
     /// clients on very slow links; below one round-trip time it will refuse honest ones. A head
     /// that is late ends the connection with 408 and `Deadline::Head`.
     pub head_timeout: Duration,
+    /// Time from the last byte of a request of ours to the end of its response's head, interim
+    /// responses included. Default 60 s, as nginx gives its upstreams. Then `Deadline::FirstByte`,
+    /// or `Deadline::Head` if some of it has come.
+    pub response_timeout: Duration,
     /// Time without a byte of a body that is awaited. Default 30 s. Then 408 and `Deadline::Body`.
     pub body_timeout: Duration,
     /// Time an HTTP connection may rest between exchanges. Default 75 s, as nginx. Then a close
@@ -72,7 +76,8 @@ pub struct Limits {
     /// Time after a close frame or a refusal for the peer to finish its side, during which what it
     /// sends is read and dropped so that it can read our last words. Default 2 s.
     pub linger_timeout: Duration,
-    /// Time an application may take to answer an upgrade request. Default 10 s.
+    /// Time an application may take to answer an upgrade request, and a server may take to answer
+    /// one of ours. Default 10 s.
     pub handshake_timeout: Duration,
 }
 
@@ -97,6 +102,7 @@ impl Default for Limits {
             reads_per_turn: 128,
             handshakes_per_turn: 8,
             head_timeout: Duration::from_secs(10),
+            response_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),

@@ -14,7 +14,7 @@ use crate::http1::{Request, Response};
 use crate::reactor::conns::ConnKey;
 use crate::reactor::inbox::{Cause, Inbox, What};
 use crate::reactor::{ListenerKey, Reactor};
-use crate::transport::Net;
+use crate::transport::{Net, Peer};
 use crate::ws::MessageKind;
 
 /// What a server does about completions. Only requests must be dealt with: one that is never
@@ -30,6 +30,9 @@ pub trait Handler<N: Net> {
         request: Request<'_>,
         listener: ListenerKey,
     );
+
+    /// A connection that we dialled has been made.
+    fn on_connected(&mut self, _: &mut Reactor<N>, _: ConnKey, _: Peer) {}
 
     /// A response's head arrived, on a connection that we opened. If it has a body, that follows
     /// as a request's does.
@@ -72,6 +75,7 @@ pub fn dispatch<N: Net>(inbox: &Inbox, reactor: &mut Reactor<N>, handler: &mut i
             } => {
                 handler.on_request(reactor, conn, exchange, request, listener);
             }
+            What::Connected { peer } => handler.on_connected(reactor, conn, peer),
             What::Response { exchange, response } => {
                 handler.on_response(reactor, conn, exchange, response)
             }

@@ -125,6 +125,8 @@ violations! {
     Trailer: 400, 0, "RFC 9112 §7.1.2", "malformed trailer field";
     /// The peer stopped sending inside a message.
     Incomplete: 400, 0, "RFC 9112 §8", "incomplete message";
+    /// A server stopped sending inside the body of a response. Never answered.
+    BodyIncomplete: 400, 0, "RFC 9112 §8", "incomplete body";
     /// A server sent what nobody had asked for. Never answered, as only requests are.
     Unsolicited: 400, 0, "RFC 9112 §9.3", "response without a request";
     /// A WebSocket handshake with another method than GET.

@@ -134,7 +134,7 @@ pub(crate) fn deliver(worker: &Worker, completion: Completion<'_>) {
         // Pongs keep connections alive, which is core's business; scripts do not ask for them.
         What::Pong { .. } => {}
         // Answers come to connections that were opened by us, and scripts cannot open any yet.
-        What::Response { .. } => {}
+        What::Connected { .. } | What::Response { .. } => {}
         What::Closed { cause } => close(worker, conn, cause),
     }
 }

@@ -128,7 +128,9 @@ impl App {
         assert!(!known.closed, "{conn}: {what:?} after Closed");
         match what {
             What::Request { .. } => {}
-            What::Response { .. } => panic!("{conn}: an answer, and nothing was asked"),
+            What::Connected { .. } | What::Response { .. } => {
+                panic!("{conn}: an answer, and nothing was asked")
+            }
             What::Body { exchange, bytes } => {
                 assert!(!bytes.is_empty(), "{conn}: an empty piece");
                 newest(known, *exchange).body.extend_from_slice(bytes);

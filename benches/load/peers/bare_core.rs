@@ -89,7 +89,8 @@ fn answer(
             Ok(_) | Err(Misuse::Gone) => Ok(()),
             Err(misuse) => Err(misuse),
         },
-        What::Response { .. }
+        What::Connected { .. }
+        | What::Response { .. }
         | What::End { .. }
         | What::Open
         | What::Pong { .. }

@@ -22,9 +22,13 @@ mod response;
 mod server;
 pub mod websocket;
 
+pub use client::{Ask, AskBody, ClientConn, OPENING_ENTROPY_BYTES, WsOpening};
 pub use response::{Response, SharedDate};
 pub use server::{Accepted, ServerConn, ServerSettings};
 pub use websocket::{WsConn, WsSettings};
+
+/// Why a WebSocket handshake fails.
+pub use crate::ws::handshake::HandshakeError;
 
 use crate::buffer::{PooledBuf, SendBuffer, Span};
 use crate::http1::{self, Field, Request, RequestHead, ResponseHead};
@@ -177,6 +181,21 @@ impl EventLog {
         Request::new(head, bytes, self.fields.get(fields).unwrap_or_default())
     }
 
+    /// As [`view`](Self::view), of a response.
+    pub(crate) fn view_response<'a>(
+        &'a self,
+        head: &'a ResponseHead,
+        bytes: &'a [u8],
+    ) -> http1::Response<'a> {
+        let fields = head.fields.start as usize..head.fields.end as usize;
+        let bytes = Span {
+            start: 0,
+            len: head.len,
+        }
+        .of(bytes);
+        http1::Response::new(head, bytes, self.fields.get(fields).unwrap_or_default())
+    }
+
     /// The events so far, first to last.
     pub fn events(&self) -> &[Event] {
         &self.events
@@ -239,6 +258,9 @@ impl EventLog {
 pub enum Driver {
     /// An HTTP/1.1 server connection.
     Server(ServerConn),
+    /// An HTTP/1.1 client connection. Boxed: a server has far more connections than a client, and
+    /// they are to stay small.
+    Client(Box<ClientConn>),
     /// A WebSocket, at either end.
     WebSocket(WsConn),
 }
@@ -259,6 +281,7 @@ impl Driver {
     ) -> Result<usize, Violation> {
         match self {
             Self::Server(server) => server.receive(segment, now, log, out),
+            Self::Client(client) => client.receive(segment, now, log, out),
             Self::WebSocket(websocket) => websocket.receive(segment, now, log, out),
         }
     }
@@ -275,6 +298,7 @@ impl Driver {
     ) -> Result<(), Violation> {
         match self {
             Self::Server(server) => server.receive_eof(out),
+            Self::Client(client) => client.receive_eof(log, out),
             Self::WebSocket(websocket) => {
                 websocket.receive_eof(now, log);
                 Ok(())
@@ -292,6 +316,7 @@ impl Driver {
     ) -> Option<Deadline> {
         match self {
             Self::Server(server) => server.handle_deadline(now, out),
+            Self::Client(client) => client.handle_deadline(now),
             Self::WebSocket(websocket) => websocket.handle_deadline(now, log, out),
         }
     }
@@ -300,7 +325,7 @@ impl Driver {
     /// the appetite is `Conclude`.
     pub fn conclude(&mut self, now: Instant, out: &mut SendBuffer) {
         match self {
-            Self::Server(_) => {}
+            Self::Server(_) | Self::Client(_) => {}
             Self::WebSocket(websocket) => websocket.conclude(now, out),
         }
     }
@@ -309,6 +334,7 @@ impl Driver {
     pub fn appetite(&self) -> Appetite {
         match self {
             Self::Server(server) => server.appetite(),
+            Self::Client(client) => client.appetite(),
             Self::WebSocket(websocket) => websocket.appetite(),
         }
     }
@@ -317,6 +343,7 @@ impl Driver {
     pub fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Server(server) => server.deadline(),
+            Self::Client(client) => client.deadline(),
             Self::WebSocket(websocket) => websocket.deadline(),
         }
     }
@@ -340,7 +367,14 @@ pub enum Appetite {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Deadline {
-    /// A head was begun and not finished: `Limits::head_timeout`.
+    /// A name was not resolved in time: `DialConfig::resolve_timeout`.
+    Resolve,
+    /// No address took our connection in time: `DialConfig::connect_timeout`.
+    Connect,
+    /// Not a byte of a response came: `Limits::response_timeout`.
+    FirstByte,
+    /// A head was begun and not finished: `Limits::head_timeout`, or for a response
+    /// `Limits::response_timeout`.
     Head,
     /// A body stopped coming: `Limits::body_timeout`.
     Body,
@@ -350,7 +384,8 @@ pub enum Deadline {
     Write,
     /// The peer did not finish its side of closing: `Limits::linger_timeout`.
     Close,
-    /// The application did not answer an upgrade: `Limits::handshake_timeout`.
+    /// The application did not answer an upgrade, or the server did not answer ours:
+    /// `Limits::handshake_timeout`.
     Handshake,
     /// No pong came for our ping.
     Ping,
@@ -366,6 +401,14 @@ pub enum Misuse {
     AlreadyAnswered,
     /// Another exchange is under way on the connection.
     Busy,
+    /// The connection is still being made: `What::Connected` will tell.
+    NotConnected,
+    /// Only the other end of such a connection may do this: a client asks, a server answers.
+    WrongRole,
+    /// There are `Limits::connections_max` connections already.
+    TooManyConnections,
+    /// The limits of a new connection contradict each other.
+    Limits,
     /// The connection still speaks HTTP.
     NotAWebSocket,
     /// The connection, or the exchange, is no upgrade to WebSocket.
@@ -393,6 +436,10 @@ impl core::fmt::Display for Misuse {
             Self::Gone => "the connection has ended",
             Self::AlreadyAnswered => "the request has been answered already",
             Self::Busy => "another request is under way",
+            Self::NotConnected => "the connection is still being made",
+            Self::WrongRole => "only the other end of the connection may do this",
+            Self::TooManyConnections => "too many connections",
+            Self::Limits => "the limits contradict each other",
             Self::NotAWebSocket => "the connection is not a WebSocket",
             Self::NotAnUpgrade => "the request does not ask for a WebSocket",
             Self::Closing => "the WebSocket is closing",

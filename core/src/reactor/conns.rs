@@ -8,6 +8,7 @@
 //! - Generation 0 is never issued, so a token with a zero upper half is no connection's.
 //! - No key is issued twice before its slot has been used 2^32 - 1 times.
 //! - The table never holds more than its capacity: a full one pauses the listener, it is no error.
+//! - A reserved key counts, and names nothing until it is filled.
 //!
 //! Not here: what a connection is (`drive.rs`).
 
@@ -56,7 +57,8 @@ const _: () = assert!(size_of::<Option<ConnKey>>() == 8);
 #[derive(Debug)]
 struct Entry<T> {
     generation: NonZeroU32,
-    value: T,
+    /// None while the key is reserved.
+    value: Option<T>,
 }
 
 /// Connections by key.
@@ -91,21 +93,48 @@ impl<T> Conns<T> {
     /// # Errors
     /// Gives `value` back if the table is full.
     pub fn insert(&mut self, value: T) -> Result<ConnKey, T> {
+        match self.reserve() {
+            Some(key) => {
+                self.fill(key, value);
+                Ok(key)
+            }
+            None => Err(value),
+        }
+    }
+
+    /// A key for what is still to come, by [`fill`](Self::fill); `None` if the table is full.
+    pub fn reserve(&mut self) -> Option<ConnKey> {
         if self.is_full() {
-            return Err(value);
+            return None;
         }
         let vacant = self.entries.vacant_entry();
         let slot = vacant.key();
-        let Ok(index) = u32::try_from(slot) else {
-            return Err(value);
-        };
+        let index = u32::try_from(slot).ok()?;
         if slot == self.next_generations.len() {
             self.next_generations.push(self.first_generation);
         }
         let generation = self.next_generations[slot];
         self.next_generations[slot] = generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        let value = None;
         vacant.insert(Entry { generation, value });
-        Ok(ConnKey { index, generation })
+        Some(ConnKey { index, generation })
+    }
+
+    /// Puts what was to come under its reserved key. Does nothing if that has been released.
+    pub fn fill(&mut self, key: ConnKey, value: T) {
+        if let Some(entry) = self.entries.get_mut(key.index as usize)
+            && entry.generation == key.generation
+        {
+            entry.value = Some(value);
+        }
+    }
+
+    /// Gives up a reserved key; it is stale from here on.
+    pub fn release(&mut self, key: ConnKey) {
+        let entry = self.entries.get(key.index as usize);
+        if entry.is_some_and(|entry| entry.generation == key.generation && entry.value.is_none()) {
+            self.entries.remove(key.index as usize);
+        }
     }
 
     /// The key of whoever lives in slot `index` now.
@@ -117,22 +146,28 @@ impl<T> Conns<T> {
     /// What `key` names, or `None` if it has left: the normal fate of a late event.
     pub fn get(&self, key: ConnKey) -> Option<&T> {
         let entry = self.entries.get(key.index as usize)?;
-        (entry.generation == key.generation).then_some(&entry.value)
+        if entry.generation != key.generation {
+            return None;
+        }
+        entry.value.as_ref()
     }
 
     /// As [`get`](Self::get), to change it.
     pub fn get_mut(&mut self, key: ConnKey) -> Option<&mut T> {
         let entry = self.entries.get_mut(key.index as usize)?;
-        (entry.generation == key.generation).then_some(&mut entry.value)
+        if entry.generation != key.generation {
+            return None;
+        }
+        entry.value.as_mut()
     }
 
     /// Takes it out; `key`, and every copy of it, is stale from here on.
     pub fn remove(&mut self, key: ConnKey) -> Option<T> {
         self.get(key)?;
-        Some(self.entries.remove(key.index as usize).value)
+        self.entries.remove(key.index as usize).value
     }
 
-    /// How many there are.
+    /// How many there are, with those that are still to come.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -157,7 +192,7 @@ impl<T> Conns<T> {
         self.entries.iter().filter_map(|(slot, entry)| {
             let index = u32::try_from(slot).ok()?;
             let generation = entry.generation;
-            Some((ConnKey { index, generation }, &entry.value))
+            Some((ConnKey { index, generation }, entry.value.as_ref()?))
         })
     }
 }
@@ -179,6 +214,25 @@ mod tests {
         assert_eq!(conns.get_mut(new), Some(&mut "new"));
         assert_eq!(conns.remove(old), None);
         assert_eq!((conns.len(), conns.remove(new)), (1, Some("new")));
+    }
+
+    #[test]
+    fn a_reserved_key_counts_and_names_nothing_until_it_is_filled() {
+        let mut conns = Conns::new(1);
+        let key = conns.reserve().unwrap();
+        assert_eq!(
+            (conns.len(), conns.get(key), conns.keys().count()),
+            (1, None, 0)
+        );
+        assert_eq!((conns.reserve(), conns.insert("late")), (None, Err("late")));
+        assert_eq!(conns.key_at(key.index()), Some(key));
+        conns.fill(key, "here");
+        conns.release(key);
+        assert_eq!(conns.remove(key), Some("here"));
+        let given_up = conns.reserve().unwrap();
+        conns.release(given_up);
+        conns.fill(given_up, "too late");
+        assert!(conns.is_empty() && conns.get(given_up).is_none());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   Open ── driver wants to close ──▶ Finishing ── all sent ──▶ Lingering ── peer done ──▶ gone
-//!     └── broken, cut, too slow ────────────────┴──────────────────────────────────────────▲
+//!     └── broken, cut, too slow; a client ──────┴──────────────────────────────────────────▲
 //! ```
 //!
 //! Lingering: we have said our last words and shut our side; what the peer still sends is read and
@@ -23,6 +23,7 @@ use super::ListenerKey;
 use super::conns::ConnKey;
 use super::inbox::{Cause, Inbox};
 use crate::buffer::{PooledBuf, SendBuffer};
+use crate::conn::client::Ending;
 use crate::conn::{Appetite, Deadline, Driver, Exchange, Pressure, WsConn};
 use crate::limits::Limits;
 use crate::transport::{Net, Peer, ReadOutcome, Transport, WriteOutcome};
@@ -86,8 +87,10 @@ pub(super) struct Connection<S> {
     pressed: Pressed,
     /// The driver became a WebSocket, so `Open` is owed.
     opened: bool,
-    /// A completion has been delivered, so `Closed` is owed.
-    announced: bool,
+    /// A completion has been delivered, or the application knows the key, so `Closed` is owed.
+    pub(super) announced: bool,
+    /// Nothing can be written any more; what the peer said before may still be read.
+    unwritable: bool,
     /// It ends at the next settling, unsent bytes and all.
     cut: bool,
     /// A drain has begun, and it says goodbye after its next read.
@@ -148,6 +151,7 @@ impl<S> Connection<S> {
             pressed: Pressed::No,
             opened: false,
             announced: false,
+            unwritable: false,
             cut: false,
             parting: false,
             queued: false,
@@ -170,10 +174,16 @@ impl<S> Connection<S> {
             Phase::Open => {
                 (self.stalled || self.readable || (self.eof && !self.eof_told))
                     && !self.held
-                    && self.out.len() <= self.limits.out_bytes_high as usize
+                    && (self.out.len() <= self.limits.out_bytes_high as usize || self.is_client())
                     && self.driver.appetite() == Appetite::Read
             }
         }
+    }
+
+    /// Whether it asks rather than answers. What it reads makes nothing to send, so it may read
+    /// however much waits; a server that echoes could not go on otherwise.
+    fn is_client(&self) -> bool {
+        matches!(self.driver, Driver::Client(_))
     }
 
     /// Whether there is something to flush or to close.
@@ -232,6 +242,7 @@ impl<S> Connection<S> {
             Ok(_) => {}
             Err(violation) => self.cause = Some(Cause::Violation(violation)),
         }
+        let opened = self.become_websocket(cx.now);
         if self.eof && !self.stalled && !self.eof_told && self.cause.is_none() {
             self.eof_told = true;
             let told = self
@@ -250,6 +261,9 @@ impl<S> Connection<S> {
         {
             server.begin_drain();
         }
+        if opened {
+            cx.inbox.deliver_open(key);
+        }
         count
     }
 
@@ -262,6 +276,8 @@ impl<S> Connection<S> {
             }
             ReadOutcome::Blocked => {
                 self.readable = false;
+                // Nothing more can be said, and nothing more is here.
+                self.cut |= self.unwritable;
                 0
             }
             ReadOutcome::Eof => {
@@ -301,6 +317,12 @@ impl<S> Connection<S> {
             self.deliver_closed(key, cx.inbox);
             return Fate::Ends { abort: true };
         }
+        if self.is_client() && self.driver.appetite() == Appetite::Close {
+            // No last words to protect: what the server still wants to know is of no use.
+            self.deliver_closed(key, cx.inbox);
+            let abort = !self.out.is_empty();
+            return Fate::Ends { abort };
+        }
         if self.phase == Phase::Open && self.driver.appetite() == Appetite::Close {
             self.phase = Phase::Finishing;
             self.spill = None;
@@ -318,12 +340,25 @@ impl<S> Connection<S> {
         }
         let before = self.out.len();
         match self.transport.write(cx.net, &mut self.out) {
-            WriteOutcome::Flushed => self.own_deadline = None,
+            WriteOutcome::Flushed => {
+                self.own_deadline = None;
+                if let Driver::Client(client) = &mut self.driver {
+                    client.note_sent(cx.now);
+                }
+            }
             WriteOutcome::Blocked => {
                 self.writable = false;
                 if self.out.len() < before || self.own_deadline.is_none() {
                     self.own_deadline = cx.now.checked_add(self.limits.write_timeout);
                 }
+            }
+            WriteOutcome::Failed(error) if self.is_client() => {
+                // A server may respond, with 413 say, and leave: that is here to be read.
+                self.cause.get_or_insert(Cause::Io(error));
+                self.out.clear();
+                self.own_deadline = cx.now.checked_add(self.limits.write_timeout);
+                (self.unwritable, self.writable) = (true, false);
+                (self.readable, self.hung_up) = (true, true);
             }
             WriteOutcome::Failed(error) => self.fail(error),
         }
@@ -354,6 +389,11 @@ impl<S> Connection<S> {
         match &self.driver {
             Driver::WebSocket(websocket) if websocket.peer_close().is_none() => Cause::PeerGone,
             Driver::WebSocket(_) | Driver::Server(_) => Cause::Agreed,
+            Driver::Client(client) => match client.ending() {
+                Ending::Agreed => Cause::Agreed,
+                Ending::PeerGone => Cause::PeerGone,
+                Ending::Refused(error) => Cause::Handshake(error),
+            },
         }
     }
 
@@ -384,12 +424,12 @@ impl<S> Connection<S> {
         if self.phase != Phase::Open {
             return;
         }
-        if let Driver::WebSocket(websocket) = &mut self.driver
-            && (self.held || self.out.len() > self.limits.out_bytes_high as usize)
-        {
+        let is_deaf = self.held || self.out.len() > self.limits.out_bytes_high as usize;
+        match &mut self.driver {
             // It was we who did not listen.
-            websocket.excuse_silence(now);
-            return;
+            Driver::WebSocket(websocket) if is_deaf => return websocket.excuse_silence(now),
+            Driver::Client(client) if self.held => return client.excuse_silence(now),
+            _ => {}
         }
         let (base, seen) = (inbox.used, inbox.log.events().len());
         if let Some(missed) = self
@@ -410,6 +450,7 @@ impl<S> Connection<S> {
         match &mut self.driver {
             Driver::Server(_) if self.parting => {}
             Driver::Server(server) => server.begin_drain(),
+            Driver::Client(client) => client.begin_drain(),
             Driver::WebSocket(websocket) => {
                 let (code, reason) = (close_code::GOING_AWAY, b"server is shutting down");
                 // One that is closing already needs no second word.
@@ -437,6 +478,8 @@ impl<S> Connection<S> {
     fn fail(&mut self, error: io::Error) {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
         match error.kind() {
+            // Who asked something wants to know how it failed.
+            _ if self.is_client() => self.cut(Cause::Io(error)),
             BrokenPipe | ConnectionAborted | ConnectionReset => self.cut(Cause::PeerGone),
             _ => self.cut(Cause::Io(error)),
         }
@@ -457,6 +500,19 @@ impl<S> Connection<S> {
             self.opened = true;
             self.stalled = self.spill.is_some();
         }
+    }
+
+    /// If the server has agreed to a WebSocket, that takes the driver's place; whether it does.
+    fn become_websocket(&mut self, now: Instant) -> bool {
+        let Driver::Client(client) = &mut self.driver else {
+            return false;
+        };
+        let Some(opened) = client.take_opened() else {
+            return false;
+        };
+        self.driver = Driver::WebSocket(opened.into_websocket(now));
+        self.stalled = self.spill.is_some();
+        true
     }
 
     /// Whether the application should go on sending, on `exchange` or on the WebSocket; remembers
@@ -507,7 +563,7 @@ impl<S> Connection<S> {
     fn front(&self) -> Option<Exchange> {
         match &self.driver {
             Driver::Server(server) => Some(server.front()),
-            Driver::WebSocket(_) => None,
+            Driver::Client(_) | Driver::WebSocket(_) => None,
         }
     }
 
@@ -515,7 +571,7 @@ impl<S> Connection<S> {
     pub(super) fn waiting_bytes(&self) -> usize {
         let held = match &self.driver {
             Driver::Server(server) => server.held_bytes(),
-            Driver::WebSocket(_) => 0,
+            Driver::Client(_) | Driver::WebSocket(_) => 0,
         };
         self.out.len() + held
     }

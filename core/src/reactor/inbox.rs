@@ -13,8 +13,9 @@
 
 use super::ListenerKey;
 use super::conns::ConnKey;
-use crate::conn::{Deadline, Event, EventLog, Exchange};
+use crate::conn::{Deadline, Event, EventLog, Exchange, HandshakeError};
 use crate::http1::{self, Request};
+use crate::transport::{Endpoint, Peer, ResolveError};
 use crate::violation::Violation;
 use crate::ws::MessageKind;
 use core::fmt;
@@ -31,6 +32,7 @@ pub struct Inbox {
     pub(super) log: EventLog,
     entries: Vec<Entry>,
     causes: Vec<Cause>,
+    peers: Vec<Peer>,
     accept_errors: Vec<(ListenerKey, io::Error)>,
 }
 
@@ -51,6 +53,8 @@ enum Fact {
         event: Event,
         listener: ListenerKey,
     },
+    /// Index of the peer.
+    Connected(u32),
     Open,
     Writable,
     /// Index of the cause.
@@ -72,6 +76,7 @@ impl Inbox {
             log: EventLog::default(),
             entries: Vec::new(),
             causes: Vec::new(),
+            peers: Vec::new(),
             accept_errors: Vec::new(),
         }
     }
@@ -102,6 +107,12 @@ impl Inbox {
         let segment = &self.area[entry.base as usize..];
         let (event, listener) = match entry.fact {
             Fact::Wire { event, listener } => (event, listener),
+            Fact::Connected(peer) => {
+                return self
+                    .peers
+                    .get(peer as usize)
+                    .map(|peer| What::Connected { peer: *peer });
+            }
             Fact::Open => return Some(What::Open),
             Fact::Writable => return Some(What::Writable),
             Fact::Closed(cause) => {
@@ -148,6 +159,7 @@ impl Inbox {
         self.log.clear();
         self.entries.clear();
         self.causes.clear();
+        self.peers.clear();
         self.accept_errors.clear();
     }
 
@@ -173,6 +185,17 @@ impl Inbox {
         });
         self.entries.extend(entries);
         !events.is_empty()
+    }
+
+    pub(super) fn deliver_connected(&mut self, conn: ConnKey, peer: Peer) {
+        // One for each connection at most, and those are fewer than 2^24.
+        let index = u32::try_from(self.peers.len()).unwrap_or(u32::MAX);
+        self.peers.push(peer);
+        self.entries.push(Entry {
+            conn,
+            base: 0,
+            fact: Fact::Connected(index),
+        });
     }
 
     pub(super) fn deliver_open(&mut self, conn: ConnKey) {
@@ -227,6 +250,11 @@ pub enum What<'a> {
         request: Request<'a>,
         /// Where its connection was accepted.
         listener: ListenerKey,
+    },
+    /// A connection that was dialled has been made: it may be used.
+    Connected {
+        /// The address that took it.
+        peer: Peer,
     },
     /// A response's head arrived. `Body` and `End` follow if it [has a
     /// body](http1::Response::has_body).
@@ -287,6 +315,12 @@ pub enum Cause {
     Agreed,
     /// The peer left while something was owed, or a WebSocket without a close frame.
     PeerGone,
+    /// The name that was dialled has no addresses, in the resolver's words.
+    Resolve(Box<ResolveError>),
+    /// No address of what was dialled took the connection.
+    Connect(Box<ConnectError>),
+    /// The server does not agree to the WebSocket that was asked for. Its response came before.
+    Handshake(HandshakeError),
     /// The peer broke a rule and was told so.
     Violation(Violation),
     /// A deadline passed.
@@ -301,12 +335,35 @@ pub enum Cause {
     Shutdown,
 }
 
+/// How the last attempt to connect failed.
+#[derive(Debug)]
+pub struct ConnectError {
+    /// What was tried.
+    pub to: Endpoint,
+    /// What the system said.
+    pub error: io::Error,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no connection to {}: {}", self.to, self.error)
+    }
+}
+
+impl core::error::Error for ConnectError {}
+
+/// A cause is part of every connection.
+const _: () = assert!(size_of::<Option<Cause>>() <= 16);
+
 impl Cause {
     /// A short, stable name, for metrics and logs.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Agreed => "agreed",
             Self::PeerGone => "peer_gone",
+            Self::Resolve(_) => "resolve",
+            Self::Connect(_) => "connect",
+            Self::Handshake(_) => "handshake",
             Self::Violation(_) => "violation",
             Self::TimedOut(_) => "timed_out",
             Self::Io(_) => "io",
@@ -322,6 +379,9 @@ impl fmt::Display for Cause {
         match self {
             Self::Agreed => f.write_str("closed"),
             Self::PeerGone => f.write_str("the peer left"),
+            Self::Resolve(error) => write!(f, "the name was not resolved: {error}"),
+            Self::Connect(error) => error.fmt(f),
+            Self::Handshake(error) => write!(f, "the WebSocket handshake failed: {error}"),
             Self::Violation(violation) => write!(f, "the peer broke a rule: {violation}"),
             Self::TimedOut(deadline) => write!(f, "the {deadline:?} deadline passed"),
             Self::Io(error) => write!(f, "the connection failed: {error}"),

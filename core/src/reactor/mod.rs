@@ -6,6 +6,8 @@
 //! - `inbox.rs`    what a turn delivered
 //! - `drive.rs`    one connection: reading, flushing, ending
 //! - `ops.rs`      what the application asks for
+//! - `dial.rs`     a connection before it is one: names, addresses, the race
+//! - `outbound.rs` connections that we open, and what is asked on them
 //! - `conns.rs`    keys and the connection table
 //! - `timer.rs`    deadlines
 //! - `mailbox.rs`  mail from other threads
@@ -20,24 +22,28 @@
 //! Not here: what bytes mean (`conn/`), how they travel (`transport/`).
 
 pub mod conns;
+mod dial;
 mod drive;
 pub mod inbox;
 pub mod mailbox;
 mod ops;
+mod outbound;
 pub mod timer;
 
+pub use dial::{Destination, DialConfig, Host};
 pub use ops::Accept;
 
 use crate::buffer::{BufferPool, SendBuffer};
 use crate::conn::{Driver, ServerConn, ServerSettings, SharedDate};
 use crate::date;
 use crate::limits::{Limits, LimitsError};
-use crate::transport::{Net, Peer, Ready, Transport};
+use crate::transport::{Net, Peer, Ready, Resolved, Transport};
 use conns::{ConnKey, Conns};
+use dial::Dial;
 use drive::{Connection, Context, Fate, Phase, SEGMENT_BYTES_MIN};
 use inbox::{Cause, Inbox};
 use mailbox::{Mail, Mailbox, Remote};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -50,6 +56,11 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Names a listener of one reactor, and after it is closed nothing. Its token; 0 is the waker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerKey(u32);
+
+impl ListenerKey {
+    /// Whose the connections are that we open: nobody's, as 0 is the waker's token.
+    const NONE: Self = Self(0);
+}
 
 /// What connections of a listener are like.
 #[derive(Clone, Debug)]
@@ -101,6 +112,8 @@ pub struct Reactor<N: Net> {
     limits: Rc<Limits>,
     pool: BufferPool,
     conns: Conns<Connection<N::Socket>>,
+    /// Connections that are being made, by their reserved keys.
+    dials: BTreeMap<ConnKey, Dial<N::Socket>>,
     /// Few, so a list.
     listeners: Vec<Listener<N::Listener>>,
     /// The key of the next one. Keys are never used again, as connections outlive their listeners.
@@ -130,6 +143,7 @@ struct Scratch {
     mail: Vec<Mail>,
     /// Of accepts between two turns, for the next inbox.
     accept_errors: Vec<(ListenerKey, io::Error)>,
+    resolved: Vec<Resolved>,
 }
 
 impl<N: Net> Reactor<N> {
@@ -144,6 +158,7 @@ impl<N: Net> Reactor<N> {
             pool: BufferPool::default(),
             conns: Conns::new(limits.connections_max),
             limits: Rc::new(limits),
+            dials: BTreeMap::new(),
             listeners: Vec::new(),
             next_listener: 1,
             ready: VecDeque::new(),
@@ -165,7 +180,7 @@ impl<N: Net> Reactor<N> {
     ///
     /// 1. settle what the application touched since the last turn: one gathered write each;
     /// 2. poll, without waiting if something is ready already;
-    /// 3. mail from other threads;
+    /// 3. mail from other threads, and names that have been resolved;
     /// 4. accept and read, until the inbox is full or nothing is ready;
     /// 5. deadlines, after reading, so that a peer is not blamed for our own delay.
     ///
@@ -179,6 +194,7 @@ impl<N: Net> Reactor<N> {
         self.settle_dirty(inbox);
         self.wait(inbox, wake_at)?;
         self.collect_mail();
+        self.collect_resolved(inbox);
         self.accept_waiting(inbox);
         self.receive_ready(inbox);
         self.fire_deadlines(inbox);
@@ -200,7 +216,7 @@ impl<N: Net> Reactor<N> {
         &mut self.net
     }
 
-    /// Connections that are open, or have not been left by their peer yet.
+    /// Connections that are open, are being made, or have not been left by their peer yet.
     pub fn connections(&self) -> usize {
         self.conns.len()
     }
@@ -232,6 +248,8 @@ impl<N: Net> Reactor<N> {
             if let Some(conn) = self.conns.get_mut(key) {
                 conn.dirty = false;
                 self.settle(key, inbox);
+            } else {
+                self.drive_dial(key, inbox);
             }
         }
         self.scratch.dirty = dirty;
@@ -266,14 +284,19 @@ impl<N: Net> Reactor<N> {
             self.ready.push_back(key);
         }
         if let Some(deadline) = conn.next_deadline() {
-            let slot = key.index() as usize;
-            if self.armed.len() <= slot {
-                self.armed.resize(slot + 1, None);
-            }
-            if self.armed[slot].is_none_or(|armed| deadline < armed) {
-                self.armed[slot] = Some(deadline);
-                self.wheel.arm(key, deadline);
-            }
+            self.arm(key, deadline);
+        }
+    }
+
+    /// Sees to it that `key` is looked at when `deadline` has come.
+    fn arm(&mut self, key: ConnKey, deadline: Instant) {
+        let slot = key.index() as usize;
+        if self.armed.len() <= slot {
+            self.armed.resize(slot + 1, None);
+        }
+        if self.armed[slot].is_none_or(|armed| deadline < armed) {
+            self.armed[slot] = Some(deadline);
+            self.wheel.arm(key, deadline);
         }
     }
 
@@ -327,7 +350,7 @@ impl<N: Net> Reactor<N> {
         };
         // A late event of a connection that has ended finds nothing.
         let Some(conn) = self.conns.get_mut(key) else {
-            return;
+            return self.note_dial(key, event, inbox);
         };
         conn.note(event.readable, event.writable, event.hung_up);
         if event.writable && conn.wants_settling() {
@@ -500,6 +523,7 @@ impl<N: Net> Reactor<N> {
                 continue;
             };
             let Some(conn) = self.conns.get_mut(key) else {
+                self.drive_dial(key, inbox);
                 continue;
             };
             // What it sent in time may still wait to be read.
@@ -521,6 +545,9 @@ impl<N: Net> Reactor<N> {
         let now = self.now;
         while let Some(index) = self.drains.iter().position(|drain| drain.deadline <= now) {
             let drain = self.drains.swap_remove(index);
+            if drain.listener.is_none() {
+                self.cut_dials();
+            }
             for key in self.keys_of(drain.listener) {
                 if let Some(conn) = self.conns.get_mut(key) {
                     conn.cut(Cause::Shutdown);

@@ -212,7 +212,7 @@ impl<N: Net> Reactor<N> {
         let is_roomy = connection.waiting_bytes() <= connection.limits.out_bytes_max as usize;
         match &connection.driver {
             Driver::WebSocket(websocket) => is_open && is_roomy && websocket.accepts_messages(),
-            Driver::Server(_) => false,
+            Driver::Server(_) | Driver::Client(_) => false,
         }
     }
 
@@ -240,11 +240,15 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// Cuts the connection at the next turn: what waits is dropped, the peer sees a reset.
+    /// Cuts the connection at the next turn, or gives up making it: what waits is dropped, the peer
+    /// sees a reset.
     ///
     /// # Errors
     /// [`Misuse::Gone`].
     pub fn terminate(&mut self, conn: ConnKey) -> Result<(), Misuse> {
+        if self.cut_dial(conn, Cause::Terminated) {
+            return Ok(());
+        }
         self.open_conn(conn)?.cut(Cause::Terminated);
         self.touch(conn);
         Ok(())
@@ -319,8 +323,10 @@ impl<N: Net> Reactor<N> {
     ) -> Result<Pressure, Misuse> {
         let now = self.now;
         let connection = self.roomy_conn(conn)?;
-        let Driver::Server(server) = &mut connection.driver else {
-            return Err(Misuse::AlreadyAnswered);
+        let server = match &mut connection.driver {
+            Driver::Server(server) => server,
+            Driver::Client(_) => return Err(Misuse::WrongRole),
+            Driver::WebSocket(_) => return Err(Misuse::AlreadyAnswered),
         };
         write(server, &mut connection.out, now)?;
         connection.switch(now);
@@ -330,7 +336,13 @@ impl<N: Net> Reactor<N> {
     }
 
     /// A connection that has not begun to end.
-    fn open_conn(&mut self, conn: ConnKey) -> Result<&mut Connection<N::Socket>, Misuse> {
+    pub(super) fn open_conn(
+        &mut self,
+        conn: ConnKey,
+    ) -> Result<&mut Connection<N::Socket>, Misuse> {
+        if self.dials.contains_key(&conn) {
+            return Err(Misuse::NotConnected);
+        }
         let connection = self.conns.get_mut(conn).ok_or(Misuse::Gone)?;
         if connection.phase == Phase::Open && !connection.is_cut() {
             Ok(connection)
@@ -340,7 +352,10 @@ impl<N: Net> Reactor<N> {
     }
 
     /// An open connection that may queue more; one that may not is cut.
-    fn roomy_conn(&mut self, conn: ConnKey) -> Result<&mut Connection<N::Socket>, Misuse> {
+    pub(super) fn roomy_conn(
+        &mut self,
+        conn: ConnKey,
+    ) -> Result<&mut Connection<N::Socket>, Misuse> {
         let connection = self.open_conn(conn)?;
         if connection.waiting_bytes() > connection.limits.out_bytes_max as usize {
             connection.cut(Cause::TooSlow);
@@ -354,7 +369,7 @@ impl<N: Net> Reactor<N> {
 fn websocket(driver: &mut Driver) -> Result<&mut WsConn, Misuse> {
     match driver {
         Driver::WebSocket(websocket) => Ok(websocket),
-        Driver::Server(_) => Err(Misuse::NotAWebSocket),
+        Driver::Server(_) | Driver::Client(_) => Err(Misuse::NotAWebSocket),
     }
 }
 

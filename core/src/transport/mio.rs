@@ -11,9 +11,11 @@
 //!   registration in epoll and kqueue, and mio does the rest elsewhere.
 //! - A socket file is removed only if it is ours, or if it is a socket and nobody answers on it.
 //!
-//! Not here: when to read, write or accept (`reactor/`); name resolution (there is none yet).
+//! Not here: when to read, write or accept (`reactor/`); the threads that look names up
+//! (`resolve.rs`).
 
-use super::{Endpoint, Net, Peer, Ready};
+use super::resolve::Resolver;
+use super::{Endpoint, Net, Peer, Ready, Resolution, Resolved};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token, event::Source};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -44,6 +46,7 @@ pub struct MioNet {
     poll: Poll,
     events: Events,
     waker: Arc<PollWaker>,
+    resolver: Resolver,
     reuse_port: bool,
 }
 
@@ -77,10 +80,12 @@ impl MioNet {
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKER_TOKEN)?;
+        let waker = Arc::new(PollWaker(waker));
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_POLL),
-            waker: Arc::new(PollWaker(waker)),
+            resolver: Resolver::new(Waker::from(Arc::clone(&waker))),
+            waker,
             reuse_port: false,
         })
     }
@@ -296,6 +301,26 @@ impl Net for MioNet {
 
     fn close_listener(&mut self, listener: MioListener) {
         drop(listener);
+    }
+
+    fn resolve(&mut self, host: &str, request: u64) -> Option<Resolution> {
+        let now = self.now();
+        self.resolver.resolve(host, request, now)
+    }
+
+    fn forget_resolve(&mut self, request: u64) {
+        self.resolver.forget(request);
+    }
+
+    fn take_resolved(&mut self, into: &mut Vec<Resolved>) {
+        if self.resolver.is_waiting() {
+            let now = self.now();
+            self.resolver.take(into, now);
+        }
+    }
+
+    fn fill_random(&mut self, into: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(into).map_err(|error| io::Error::other(error.to_string()))
     }
 
     fn waker(&self) -> Waker {

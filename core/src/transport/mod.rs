@@ -15,11 +15,15 @@
 
 #[cfg(feature = "mio")]
 pub mod mio;
+#[cfg(feature = "mio")]
+mod resolve;
 
 use crate::buffer::SendBuffer;
+use core::fmt;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -32,13 +36,53 @@ pub enum Endpoint {
     Unix(PathBuf),
 }
 
-/// Who connected.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Who connected, or was connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
     /// The address and port at the other end.
     Ip(SocketAddr),
     /// Someone on this machine; such sockets have no address worth telling.
     Unix,
+}
+
+/// What a name stands for, in the resolver's order of preference. Ports are 0: a name has none.
+pub type Resolution = Result<Arc<[SocketAddr]>, ResolveError>;
+
+/// Why a name has no addresses, in the resolver's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolveError(Arc<str>);
+
+impl ResolveError {
+    /// An error that says `text`.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for ResolveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl core::error::Error for ResolveError {}
+
+/// The answer to a [`Net::resolve`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// As given with the question.
+    pub request: u64,
+    /// The answer.
+    pub outcome: Resolution,
 }
 
 /// One report of [`Net::poll`]: something changed for the socket registered under `token`.
@@ -59,7 +103,8 @@ pub struct Ready {
     pub hung_up: bool,
 }
 
-/// The one seam between the house and the world: everything that touches a socket or a clock.
+/// The one seam between the house and the world: everything that touches a socket, a clock, a
+/// resolver or chance.
 ///
 /// Tokens are the caller's names for sockets, reported back by [`poll`](Self::poll). A token with
 /// a zero upper half names the waker (0) or a listener (1 and up).
@@ -154,6 +199,22 @@ pub trait Net {
 
     /// Stops listening; connections that wait are refused.
     fn close_listener(&mut self, listener: Self::Listener);
+
+    /// Asks what `host` stands for: at once if that is known, else by
+    /// [`take_resolved`](Self::take_resolved) after some poll. Never waits.
+    fn resolve(&mut self, host: &str, request: u64) -> Option<Resolution>;
+
+    /// Nobody waits for the answer to `request` any more.
+    fn forget_resolve(&mut self, request: u64);
+
+    /// Appends the answers that have come since the last call.
+    fn take_resolved(&mut self, into: &mut Vec<Resolved>);
+
+    /// Fills `into` with bytes that nobody can foresee: masking keys and nonces are made of them.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    fn fill_random(&mut self, into: &mut [u8]) -> io::Result<()>;
 
     /// Makes [`poll`](Self::poll) return, from any thread, as often as one likes; wakes between
     /// two polls count as one, and none is lost.

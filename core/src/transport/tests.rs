@@ -1,6 +1,8 @@
 //! Transport over a scripted socket: each call of the system answers with the next line of a list.
 
-use super::{Endpoint, Net, Peer, ReadOutcome, Ready, Transport, WriteOutcome};
+use super::{
+    Endpoint, Net, Peer, ReadOutcome, Ready, Resolution, Resolved, Transport, WriteOutcome,
+};
 use crate::buffer::{BufferPool, SendBuffer};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
@@ -67,6 +69,14 @@ impl Net for Scripted {
     }
     fn close(&mut self, _: Script, _: bool) {}
     fn close_listener(&mut self, (): ()) {}
+    fn resolve(&mut self, _: &str, _: u64) -> Option<Resolution> {
+        unreachable!("a transport has its address")
+    }
+    fn forget_resolve(&mut self, _: u64) {}
+    fn take_resolved(&mut self, _: &mut Vec<Resolved>) {}
+    fn fill_random(&mut self, _: &mut [u8]) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
     fn waker(&self) -> Waker {
         Waker::noop().clone()
     }

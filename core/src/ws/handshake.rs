@@ -335,8 +335,8 @@ pub fn write_request(
 /// Judges the response to `request`, given its status and its fields in order, and returns the
 /// subprotocol the server chose, if any. RFC 6455 §4.1.
 ///
-/// Whether the *parameters* of an accepted extension fit is for that extension to say; here its
-/// name must be among those offered.
+/// Whether the *parameters* of an accepted extension fit is for that extension to say, given
+/// [`accepted_extensions`]; here its name must be among those offered.
 ///
 /// # Errors
 /// The first rule the response breaks. The connection must then be closed.
@@ -377,6 +377,15 @@ pub fn check_response<'a>(
         (Some(protocol), None) if request.protocols.contains(&protocol) => Ok(Some(protocol)),
         _ => Err(HandshakeError::ProtocolUnoffered),
     }
+}
+
+/// The extensions that a response accepts, as far as they are well-formed; of a response that
+/// [`check_response`] accepted, all of them.
+pub fn accepted_extensions<'a>(
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+) -> impl Iterator<Item = Extension<'a>> {
+    values(fields, b"Sec-WebSocket-Extensions")
+        .flat_map(|value| extension::extensions(value).flatten())
 }
 
 /// The values of the fields with this name, in order.

@@ -31,7 +31,7 @@ impl Client {
         let limits = Rc::new(settings.limits.clone());
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let now = Instant::now();
-        let (mut conn, mut out) = (ClientConn::new(limits), SendBuffer::new(&pool));
+        let (mut conn, mut out) = (ClientConn::new(limits, now), SendBuffer::new(&pool));
         let ask = Ask {
             method: settings.method_name.as_bytes(),
             target: b"/",
@@ -40,7 +40,7 @@ impl Client {
             body: AskBody::None,
             collect_bytes_max: Some(settings.limits.body_bytes_max),
         };
-        conn.ask(&ask, now, &mut out).expect("a fresh connection");
+        conn.ask(&ask, &mut out).expect("a fresh connection");
         out.clear();
         Self {
             conn,

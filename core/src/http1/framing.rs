@@ -1,8 +1,8 @@
 //! What the fields of a head decide together: where its body ends, whether the connection lives
 //! on, and whether the head contradicts itself. RFC 9112 §3.2, §6, §9.3; RFC 9110 §7.6.1, §10.1.1.
 //!
-//! Sits beside `parse.rs`, which calls [`Facts::note`] for each field whose name a rule knows and
-//! asks for the verdict at the end of the head. Nothing of the head is read twice.
+//! Sits beside `parse.rs`, which comes here at the end of a head, unless its fields are those of
+//! every other request: one plain `Host`, and none besides that decides anything.
 //!
 //! Invariants
 //! - All fields are heard before any is judged, and of several broken rules the one that stands
@@ -14,7 +14,7 @@
 //! Not here: line syntax (`scan.rs`), the chunked coding itself (`chunked.rs`).
 
 use super::token::{decimal, hex_digit, is_field_name, is_reg_name_byte, trim_ows};
-use super::{FieldName, Framing, Method, Version, is_but_for_case};
+use super::{Field, FieldName, Framing, Method, Version, is_but_for_case};
 use crate::violation::Violation;
 use core::net::Ipv6Addr;
 use core::str::FromStr;
@@ -107,31 +107,19 @@ impl Facts {
         }
     }
 
-    /// Judges the head of a request. RFC 9112 §6.3, in the case of requests.
-    #[inline(always)]
-    pub(super) fn judge_request(
-        &self,
-        method: Method,
-        target: &[u8],
-        version: Version,
-    ) -> Result<RequestVerdict, Violation> {
-        let is_http11 = version == Version::Http11;
-        // Nearly always the origin-form, which suits all methods but one.
-        let is_origin_form = target.first() == Some(&b'/') && method != Method::Connect;
-        let says_nothing = self.broken == 0 && self.heard & !KEEP_ALIVE == HOST;
-        if says_nothing && is_origin_form && is_http11 {
-            // What is below would come to the same; most requests need not go there.
-            return Ok(RequestVerdict {
-                framing: Framing::None,
-                keeps_alive: true,
-                expects_continue: false,
-                upgrades_to_websocket: false,
-            });
+    /// What the `fields` of the head whose bytes are `bytes` say.
+    pub(super) fn of(fields: &[Field], bytes: &[u8]) -> Self {
+        let mut facts = Self::default();
+        for field in fields {
+            if field.id != FieldName::Other {
+                facts.note(field.id, field.value.of(bytes));
+            }
         }
-        self.judge_request_in_full(method, target, version)
+        facts
     }
 
-    fn judge_request_in_full(
+    /// Judges the head of a request. RFC 9112 §6.3, in the case of requests.
+    pub(super) fn judge_request(
         mut self,
         method: Method,
         target: &[u8],
@@ -245,16 +233,11 @@ impl Facts {
             .map_or(Ok(()), |first| Err(*first))
     }
 
-    /// Hears a `Host` that is known to be a plain `reg-name`.
-    pub(super) const fn note_plain_host(&mut self) {
+    fn note_host(&mut self, value: &[u8]) {
         if self.has(HOST) {
             self.break_rule(Violation::HostRepeated);
         }
         self.heard |= HOST;
-    }
-
-    fn note_host(&mut self, value: &[u8]) {
-        self.note_plain_host();
         // RFC 9112 §3.2: empty where the target has no authority. Which is nobody's mistake.
         if !value.is_empty() && parse_authority(value).is_none() {
             self.break_rule(Violation::HostInvalid);

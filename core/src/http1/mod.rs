@@ -7,7 +7,8 @@
 //! - `token.rs`    byte classes
 //! - `scan.rs`     a head byte by byte: its end, and what is wrong with it
 //! - `parse.rs`    request line, status line, field lines → spans
-//! - `simd.rs`     the parser's questions about bytes, answered in blocks
+//! - `clean.rs`    the same for heads that are whole and clean, fast
+//! - `simd.rs`     its questions about bytes, answered in blocks
 //! - `framing.rs`  which bytes after a head belong to its message
 //! - `chunked.rs`  the chunked transfer coding
 //! - `write.rs`    heads and chunks → bytes
@@ -62,6 +63,7 @@
 //! Not here: connections, order of answers, timeouts (`conn/server.rs`); WebSocket (`ws/`).
 
 pub mod chunked;
+mod clean;
 mod framing;
 pub mod parse;
 mod scan;
@@ -177,6 +179,11 @@ impl FieldName {
         if is_but_for_case(token, b"host") {
             return Self::Host;
         }
+        Self::of_rarer_candidate(token)
+    }
+
+    #[inline(always)]
+    fn of_rarer_candidate(token: &[u8]) -> Self {
         match token.len() {
             6 if is_but_for_case(token, b"expect") => Self::Expect,
             7 if is_but_for_case(token, b"upgrade") => Self::Upgrade,

@@ -1,30 +1,37 @@
 //! Parses heads in place: start line and field lines become spans. RFC 9112 §3, §4, §5.
 //!
-//! Sits between the drivers and three files it is made of. `clean_head` below is the fast path:
-//! it accepts heads that are whole and clean, and has no opinion on any other. `scan.rs` is the
-//! slow path: it names errors, and walks heads that trickle in. `framing.rs` judges the fields.
+//! Sits between the drivers and the files it is made of. `clean.rs` is the fast path: it accepts
+//! heads that are whole and clean, and has no opinion on any other. `scan.rs` is the slow path: it
+//! names errors, and walks heads that trickle in. `framing.rs` judges the fields.
 //!
-//! The fast path looks at blocks of 64 bytes. Of each block it takes one bitmap, of the control
-//! bytes; its set bits are line ends, rarely HTAB, or the head is not clean, so values are
-//! validated by the pass that finds their end. A name is looked up where its line begins: the
-//! first byte that is no `tchar` must be the colon.
+//! A head that the fast path leaves alone though it is good, for want of room or because its names
+//! are odd, is parsed once more in words, after the scanner has found its end.
 //!
 //! Invariants
-//! - What `clean_head` accepts, the scanner accepts, with the same length (property-tested).
+//! - What the fast path accepts, the scanner accepts, with the same length (property-tested).
 //! - The verdict on a prefix is final: all longer inputs, cut in any way, have the same.
 //! - A head that comes byte by byte costs at most three looks at each byte.
 //!
 //! Not here: bodies (`chunked.rs`), the blank line allowed before a request (`conn/server.rs`).
 
+use super::clean::{
+    Lanes, RequestLine, Scalar, between, bytes_at, clean_fields, clean_head, usual_request_line,
+};
 use super::framing::{Facts, is_port_or_nothing};
 pub use super::scan::HeadProgress;
-use super::simd;
-use super::token::{is_reg_name_byte, is_target_byte, is_token_byte, is_value_byte};
-use super::{Field, FieldName, Method, RequestHead, ResponseHead, Version};
+use super::simd::{self, Room};
+use super::token::is_value_byte;
+use super::{Field, Framing, Method, RequestHead, ResponseHead, Version};
 use crate::buffer::Span;
 use crate::limits::Limits;
 use crate::violation::Violation;
 use core::ops::Range;
+
+/// Fields to make room for at least, where there was not enough.
+const FIELDS_EXPECTED: usize = 32;
+
+/// What parsing the head of a request comes to.
+pub(super) type Parsed = Result<Option<RequestHead>, Violation>;
 
 /// Parses the head of a request at the front of `input`; `Ok(None)` until it is whole.
 ///
@@ -55,32 +62,73 @@ fn parse_request_again(
     progress: &mut HeadProgress,
     limits: &Limits,
     fields: &mut Vec<Field>,
-) -> Result<Option<RequestHead>, Violation> {
+) -> Parsed {
     if !scan(input, visible(input, limits), progress, limits)? {
         return Ok(None);
     }
+    fields.reserve(progress.field_count());
     simd::parse_request(input, progress, limits, fields)
 }
 
-/// [`parse_request`] behind its first question. All in one function for each set of instructions,
-/// so that the head is put together where the caller wants it.
+/// [`parse_request`] behind its first question, for `GET /… HTTP/1.1`; of any other head `any` is
+/// asked. All in one function for each set of instructions, so that the head is put together where
+/// the caller wants it; and with less to keep in mind on the way.
 #[inline(always)]
-pub(super) fn parse_request_with<L: Lanes>(
+pub(super) fn parse_usual_request<L: Lanes>(
     lanes: L,
     input: &[u8],
     progress: &mut HeadProgress,
     limits: &Limits,
     fields: &mut Vec<Field>,
-) -> Result<Option<RequestHead>, Violation> {
+    any: impl FnOnce(&[u8], &mut HeadProgress, &Limits, &mut Vec<Field>) -> Parsed,
+) -> Parsed {
+    let visible = visible(input, limits);
+    let Some((target, fields_at)) = usual_request_line(lanes, visible, limits) else {
+        return any(input, progress, limits, fields);
+    };
+    let first_field = fields.len();
+    let mut room = Room::new(fields, limits.fields_max);
+    let Some((len, heard)) = clean_fields(lanes, visible, fields_at, &mut room) else {
+        return parse_unclean_request(input, progress, limits, fields);
+    };
+    room.commit();
+    if !(heard.only_host() && is_plain_host(lanes, visible, heard.host)) {
+        let line = RequestLine::usual(target);
+        return judge_in_full(&line, len, visible, first_field, fields);
+    }
+    // What the whole judgement would come to; most requests need not go there.
+    Ok(Some(RequestHead {
+        method: Method::Get,
+        version: Version::Http11,
+        framing: Framing::None,
+        keeps_alive: true,
+        expects_continue: false,
+        upgrades_to_websocket: false,
+        method_span: between(0, 3),
+        target,
+        fields: field_range(first_field, fields),
+        len,
+    }))
+}
+
+/// [`parse_usual_request`] for heads with any request line.
+#[inline(always)]
+pub(super) fn parse_any_request<L: Lanes>(
+    lanes: L,
+    input: &[u8],
+    progress: &mut HeadProgress,
+    limits: &Limits,
+    fields: &mut Vec<Field>,
+) -> Parsed {
     let visible = visible(input, limits);
     let first_field = fields.len();
-    let mut facts = Facts::default();
-    match clean_head(lanes, visible, limits, fields, &mut facts) {
-        Some(clean) => clean.judge(&facts, visible, first_field, fields).map(Some),
-        None => {
-            fields.truncate(first_field);
-            scan_unclean(input, visible, progress, limits).map(|()| None)
+    let mut room = Room::new(fields, limits.fields_max);
+    match clean_head(lanes, visible, limits, &mut room) {
+        Some((line, len)) => {
+            room.commit();
+            judge_in_full(&line, len, visible, first_field, fields)
         }
+        None => parse_unclean_request(input, progress, limits, fields),
     }
 }
 
@@ -90,18 +138,75 @@ pub(super) fn visible<'a>(input: &'a [u8], limits: &Limits) -> &'a [u8] {
     input.get(..limits.head_bytes_max as usize).unwrap_or(input)
 }
 
-/// Lets the scanner say what the fast path has no opinion on: `Ok` if the head is incomplete.
+/// Lets the scanner say what the fast path has no opinion on.
 #[cold]
 #[inline(never)]
-fn scan_unclean(
+fn parse_unclean_request(
     input: &[u8],
-    visible: &[u8],
     progress: &mut HeadProgress,
     limits: &Limits,
-) -> Result<(), Violation> {
-    let whole = scan(input, visible, progress, limits)?;
-    debug_assert!(!whole, "the scanner accepts a head that the parser refuses");
-    Ok(())
+    fields: &mut Vec<Field>,
+) -> Parsed {
+    let visible = visible(input, limits);
+    if !scan(input, visible, progress, limits)? {
+        return Ok(None);
+    }
+    let first_field = fields.len();
+    fields.reserve(FIELDS_EXPECTED.max(progress.field_count()));
+    let mut room = Room::new(fields, limits.fields_max);
+    let clean = clean_head(Scalar, visible, limits, &mut room);
+    debug_assert!(
+        clean.is_some(),
+        "the scanner accepts what the parser refuses"
+    );
+    let Some((line, len)) = clean else {
+        return Ok(None);
+    };
+    room.commit();
+    judge_in_full(&line, len, visible, first_field, fields)
+}
+
+/// The verdict on a head of `len` bytes whose fields are those from `first_field` on.
+#[inline(never)]
+fn judge_in_full(
+    line: &RequestLine,
+    len: u32,
+    input: &[u8],
+    first_field: usize,
+    fields: &mut Vec<Field>,
+) -> Parsed {
+    let facts = Facts::of(fields.get(first_field..).unwrap_or_default(), input);
+    let verdict = facts
+        .judge_request(line.method, line.target.of(input), line.version)
+        .inspect_err(|_| fields.truncate(first_field))?;
+    Ok(Some(RequestHead {
+        method: line.method,
+        version: line.version,
+        framing: verdict.framing,
+        keeps_alive: verdict.keeps_alive,
+        expects_continue: verdict.expects_continue,
+        upgrades_to_websocket: verdict.upgrades_to_websocket,
+        method_span: line.method_span,
+        target: line.target,
+        fields: field_range(first_field, fields),
+        len,
+    }))
+}
+
+/// Whether `host` is a name without escapes, and a port perhaps. Nearly all are: for those one look
+/// at all bytes together is enough.
+#[inline(always)]
+fn is_plain_host<L: Lanes>(lanes: L, input: &[u8], host: Span) -> bool {
+    // What ends a value is no byte of a name, so the name does not reach beyond.
+    let name_len = lanes.plain_len(input, host.start);
+    name_len > 0 && (name_len == host.len || has_port(host.of(input), name_len))
+}
+
+/// Whether a port follows the first `name_len` bytes of `host`.
+#[inline(never)]
+fn has_port(host: &[u8], name_len: u32) -> bool {
+    host.get(name_len as usize..)
+        .is_some_and(is_port_or_nothing)
 }
 
 /// Parses the head of a response to a request with `request_method`; as [`parse_request`] does
@@ -124,23 +229,37 @@ pub fn parse_response(
         return Ok(None);
     }
     let first_field = fields.len();
-    if let Some((line, facts, len)) = clean_response(visible, limits, fields) {
-        let verdict = facts
-            .judge_response(request_method, line.status, line.version)
-            .inspect_err(|_| fields.truncate(first_field))?;
-        return Ok(Some(ResponseHead {
-            version: line.version,
-            status: line.status,
-            framing: verdict.framing,
-            keeps_alive: verdict.keeps_alive,
-            upgrades_to_websocket: verdict.upgrades_to_websocket,
-            reason: line.reason,
-            fields: field_range(first_field, fields),
-            len,
-        }));
-    }
-    fields.truncate(first_field);
-    scan_unclean(input, visible, progress, limits).map(|()| None)
+    fields.reserve(FIELDS_EXPECTED.max(progress.field_count()));
+    let clean = match clean_response(simd::clean_fields, visible, limits, fields) {
+        Some(clean) => clean,
+        None if !scan(input, visible, progress, limits)? => return Ok(None),
+        None => {
+            fields.reserve(progress.field_count());
+            let clean = clean_response(simd::clean_fields_in_full, visible, limits, fields);
+            debug_assert!(
+                clean.is_some(),
+                "the scanner accepts what the parser refuses"
+            );
+            let Some(clean) = clean else {
+                return Ok(None);
+            };
+            clean
+        }
+    };
+    let (line, len) = clean;
+    let verdict = Facts::of(fields.get(first_field..).unwrap_or_default(), visible)
+        .judge_response(request_method, line.status, line.version)
+        .inspect_err(|_| fields.truncate(first_field))?;
+    Ok(Some(ResponseHead {
+        version: line.version,
+        status: line.status,
+        framing: verdict.framing,
+        keeps_alive: verdict.keeps_alive,
+        upgrades_to_websocket: verdict.upgrades_to_websocket,
+        reason: line.reason,
+        fields: field_range(first_field, fields),
+        len,
+    }))
 }
 
 /// Lets the scanner see what is new. True if the head is whole.
@@ -157,43 +276,6 @@ fn scan(
     Ok(whole)
 }
 
-/// A head that broke no rule of syntax.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct CleanHead {
-    method: Method,
-    method_span: Span,
-    target: Span,
-    version: Version,
-    len: u32,
-}
-
-impl CleanHead {
-    #[inline(always)]
-    fn judge(
-        self,
-        facts: &Facts,
-        input: &[u8],
-        first_field: usize,
-        fields: &mut Vec<Field>,
-    ) -> Result<RequestHead, Violation> {
-        let verdict = facts
-            .judge_request(self.method, self.target.of(input), self.version)
-            .inspect_err(|_| fields.truncate(first_field))?;
-        Ok(RequestHead {
-            method: self.method,
-            version: self.version,
-            framing: verdict.framing,
-            keeps_alive: verdict.keeps_alive,
-            expects_continue: verdict.expects_continue,
-            upgrades_to_websocket: verdict.upgrades_to_websocket,
-            method_span: self.method_span,
-            target: self.target,
-            fields: field_range(first_field, fields),
-            len: self.len,
-        })
-    }
-}
-
 /// Where the fields from `first` on stand, in the form heads keep it.
 fn field_range(first: usize, fields: &[Field]) -> Range<u32> {
     let saturated = |index| u32::try_from(index).unwrap_or(u32::MAX);
@@ -207,19 +289,22 @@ struct StatusLine {
     reason: Span,
 }
 
-/// Parses a response's head that is whole and clean; `None` for any other. The line, what the
-/// fields state, and the head's length.
+/// Parses field lines as [`simd::clean_fields`] does.
+type CleanFields = fn(&[u8], u32, u16, &mut Vec<Field>) -> Option<u32>;
+
+/// Parses a response's head that is whole and clean; `None` for any other. The line, and the
+/// head's length.
 fn clean_response(
+    clean_fields: CleanFields,
     input: &[u8],
     limits: &Limits,
     fields: &mut Vec<Field>,
-) -> Option<(StatusLine, Facts, u32)> {
+) -> Option<(StatusLine, u32)> {
     #[cfg(test)]
     looked_at(input.len());
     let (line, fields_at) = clean_status_line(input)?;
-    let mut facts = Facts::default();
-    let len = simd::clean_fields(input, fields_at, limits.fields_max, fields, &mut facts)?;
-    Some((line, facts, len))
+    let len = clean_fields(input, fields_at, limits.fields_max, fields)?;
+    Some((line, len))
 }
 
 /// Parses a status line and says where the next line begins. RFC 9112 §4.
@@ -274,301 +359,7 @@ fn clean_status_line(input: &[u8]) -> Option<(StatusLine, u32)> {
         status,
         reason,
     };
-    has(input, end, b"\r\n").then_some((line, end + 2))
-}
-
-/// Bytes of a block, one per bit of its bitmap.
-pub(super) const BLOCK_BYTES: usize = 64;
-
-/// Bits of that bitmap.
-const BLOCK_BITS: u32 = u64::BITS;
-
-/// The questions the parser asks about bytes: answered one by one here, many at a time in
-/// `simd.rs`. Answers must not differ.
-///
-/// Each is about the bytes of `input` from the offset `at` on, which lies within it. Offsets and
-/// lengths are 32-bit as in spans, so that none is converted on the way from a bitmap to a span.
-pub(super) trait Lanes: Copy {
-    /// The control bytes of the block that begins at `at`, or of what is left; bit 0 is its first.
-    fn controls(self, input: &[u8], at: u32) -> u64;
-
-    /// The number of `tchar`s from `at` on.
-    fn token_len(self, input: &[u8], at: u32) -> u32;
-
-    /// The number of request-target bytes from `at` on.
-    fn target_len(self, input: &[u8], at: u32) -> u32;
-
-    /// The number of `reg-name` bytes from `at` on, escapes not among them.
-    fn reg_name_len(self, input: &[u8], at: u32) -> u32;
-}
-
-/// One byte after the other: the definition that vector code is held against.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Scalar;
-
-impl Scalar {
-    fn run_len(mut rest: &[u8], is_member: impl Fn(u8) -> bool) -> u32 {
-        let mut len = 0;
-        while let [byte, behind @ ..] = rest
-            && is_member(*byte)
-        {
-            len += 1;
-            rest = behind;
-        }
-        len
-    }
-}
-
-impl Lanes for Scalar {
-    fn controls(self, input: &[u8], at: u32) -> u64 {
-        let block = from(input, at).iter().take(BLOCK_BYTES).enumerate();
-        block.fold(0, |bits, (lane, byte)| {
-            bits | u64::from(byte.is_ascii_control()) << lane
-        })
-    }
-
-    fn token_len(self, input: &[u8], at: u32) -> u32 {
-        Self::run_len(from(input, at), is_token_byte)
-    }
-
-    fn target_len(self, input: &[u8], at: u32) -> u32 {
-        Self::run_len(from(input, at), is_target_byte)
-    }
-
-    fn reg_name_len(self, input: &[u8], at: u32) -> u32 {
-        Self::run_len(from(input, at), is_reg_name_byte)
-    }
-}
-
-/// The bytes of `input` from the offset `at` on.
-#[inline(always)]
-pub(super) fn from(input: &[u8], at: u32) -> &[u8] {
-    input.get(at as usize..).unwrap_or_default()
-}
-
-/// The `N` bytes of `input` from the offset `at` on, if they are there.
-#[inline(always)]
-pub(super) fn bytes_at<const N: usize>(input: &[u8], at: u32) -> Option<&[u8; N]> {
-    // A range with both ends takes one comparison: with 64-bit addresses the sum cannot overflow.
-    let at = at as usize;
-    input.get(at..at.checked_add(N)?)?.first_chunk()
-}
-
-/// Parses a head that is whole and clean; `None` for any other.
-#[inline(always)]
-pub(super) fn clean_head<L: Lanes>(
-    lanes: L,
-    input: &[u8],
-    limits: &Limits,
-    fields: &mut Vec<Field>,
-    facts: &mut Facts,
-) -> Option<CleanHead> {
-    #[cfg(test)]
-    looked_at(input.len());
-    let (method, method_len) = method_at_front(lanes, input)?;
-    let target_at = method_len + 1;
-    let target_len = lanes.target_len(input, target_at);
-    if target_len == 0 || target_len > limits.target_bytes_max {
-        return None;
-    }
-    let target_end = target_at + target_len;
-    let version = version_and_line_end(bytes_at(input, target_end)?)?;
-    let fields_at = target_end + 11;
-    let len = clean_fields(lanes, input, fields_at, limits.fields_max, fields, facts)?;
-    Some(CleanHead {
-        method,
-        method_span: between(0, method_len),
-        target: between(target_at, target_end),
-        version,
-        len,
-    })
-}
-
-/// The span `start..end`.
-const fn between(start: u32, end: u32) -> Span {
-    Span {
-        start,
-        len: end - start,
-    }
-}
-
-/// Whether `expected` stands at `at`.
-#[inline(always)]
-fn has<const N: usize>(input: &[u8], at: u32, expected: &[u8; N]) -> bool {
-    bytes_at(input, at) == Some(expected)
-}
-
-/// The method and its length, if a space follows it.
-#[inline(always)]
-fn method_at_front<L: Lanes>(lanes: L, input: &[u8]) -> Option<(Method, u32)> {
-    if has(input, 0, b"GET ") {
-        return Some((Method::Get, 3));
-    }
-    let len = lanes.token_len(input, 0);
-    if len == 0 || !has(input, len, b" ") {
-        return None;
-    }
-    Some((Method::of(input.get(..len as usize)?), len))
-}
-
-/// The version in what follows a target up to the end of the line.
-#[inline(always)]
-fn version_and_line_end(text: &[u8; 11]) -> Option<Version> {
-    if text == b" HTTP/1.1\r\n" {
-        return Some(Version::Http11);
-    }
-    match text {
-        [
-            b' ',
-            b'H',
-            b'T',
-            b'T',
-            b'P',
-            b'/',
-            b'1',
-            b'.',
-            minor @ b'0'..=b'9',
-            b'\r',
-            b'\n',
-        ] => Some(match minor {
-            b'0' => Version::Http10,
-            _ => Version::Http11,
-        }),
-        _ => None,
-    }
-}
-
-/// Parses field lines from `at` up to the empty line, and tells `facts` of them. The head's end.
-#[inline(always)]
-pub(super) fn clean_fields<L: Lanes>(
-    lanes: L,
-    input: &[u8],
-    mut at: u32,
-    fields_max: u16,
-    fields: &mut Vec<Field>,
-    facts: &mut Facts,
-) -> Option<u32> {
-    let mut line_ends = LineEnds::new(lanes, input, at);
-    let count_max = fields.len() + usize::from(fields_max);
-    loop {
-        let (last, end) = line_ends.next_line_end()?;
-        if end == at {
-            return Some(at + 2);
-        }
-        let name_len = lanes.token_len(input, at);
-        let colon = at + name_len;
-        // Behind the colon are two bytes at least, be it only the end of the line.
-        let [b':', space, first] = bytes_at(input, colon)? else {
-            return None;
-        };
-        if name_len == 0 || fields.len() >= count_max {
-            return None;
-        }
-        // Nearly always one space before and none behind. As control bytes are excluded, what is
-        // not above SP is white space or the CR.
-        let value = if *space == b' ' && *first > b' ' && last > b' ' {
-            between(colon + 2, end)
-        } else {
-            trimmed(input, colon + 1, end)
-        };
-        let id = FieldName::of(input.get(at as usize..colon as usize)?);
-        fields.push(Field {
-            name: between(at, colon),
-            value,
-            id,
-        });
-        if id != FieldName::Other {
-            if id == FieldName::Host && is_plain_host(lanes, input, value) {
-                facts.note_plain_host();
-            } else {
-                facts.note(id, value.of(input));
-            }
-        }
-        at = end + 2;
-    }
-}
-
-/// The span `start..end` without the white space at its ends.
-#[cold]
-#[inline(never)]
-fn trimmed(input: &[u8], mut start: u32, mut end: u32) -> Span {
-    let mut value = between(start, end).of(input);
-    while let [b' ' | b'\t', behind @ ..] = value {
-        value = behind;
-        start += 1;
-    }
-    while let [before @ .., b' ' | b'\t'] = value {
-        value = before;
-        end -= 1;
-    }
-    between(start, end)
-}
-
-/// Whether `host` is a name without escapes, and a port perhaps. Nearly all are: for those one look
-/// at all bytes together is enough.
-#[inline(always)]
-fn is_plain_host<L: Lanes>(lanes: L, input: &[u8], host: Span) -> bool {
-    // What ends a value is no byte of a name, so the name does not reach beyond.
-    let name_len = lanes.reg_name_len(input, host.start);
-    name_len > 0 && (name_len == host.len || has_port(host.of(input), name_len))
-}
-
-/// Whether a port follows the first `name_len` bytes of `host`.
-#[inline(never)]
-fn has_port(host: &[u8], name_len: u32) -> bool {
-    is_port_or_nothing(from(host, name_len))
-}
-
-/// The control bytes of the block that begins at `at`, if there is one.
-#[inline(always)]
-fn controls_from<L: Lanes>(lanes: L, input: &[u8], at: u32) -> Option<u64> {
-    ((at as usize) < input.len()).then(|| lanes.controls(input, at))
-}
-
-/// The ends of the lines behind a start line in order, found block by block.
-struct LineEnds<'a, L> {
-    lanes: L,
-    input: &'a [u8],
-    /// Where the current block begins.
-    block: u32,
-    /// Its control bytes that have not been taken.
-    bits: u64,
-}
-
-impl<'a, L: Lanes> LineEnds<'a, L> {
-    #[inline(always)]
-    fn new(lanes: L, input: &'a [u8], at: u32) -> Self {
-        Self {
-            lanes,
-            input,
-            block: at,
-            bits: controls_from(lanes, input, at).unwrap_or(0),
-        }
-    }
-
-    /// The offset of the next CR, which LF follows, and the byte before it. `None` if there is
-    /// none, or a control byte before it that no clean head has.
-    #[inline(always)]
-    fn next_line_end(&mut self) -> Option<(u8, u32)> {
-        loop {
-            while self.bits == 0 {
-                self.block += BLOCK_BITS;
-                self.bits = controls_from(self.lanes, self.input, self.block)?;
-            }
-            let at = self.block + self.bits.trailing_zeros();
-            self.bits &= self.bits - 1;
-            let [before, end @ ..] = bytes_at::<3>(self.input, at - 1)?;
-            if end == b"\r\n" {
-                // The LF, unless it is the first byte of the next block.
-                self.bits &= self.bits.wrapping_sub(1);
-                return Some((*before, at));
-            }
-            // An LF behind CR is that of the line end before: CRs are never passed over.
-            if !matches!([*before, end[0]], [_, b'\t'] | [b'\r', b'\n']) {
-                return None;
-            }
-        }
-    }
+    (bytes_at(input, end) == Some(b"\r\n")).then_some((line, end + 2))
 }
 
 #[cfg(test)]

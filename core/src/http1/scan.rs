@@ -76,6 +76,11 @@ impl HeadProgress {
         self.at == 0
     }
 
+    /// Field lines walked so far.
+    pub(super) fn field_count(&self) -> usize {
+        usize::from(self.fields)
+    }
+
     /// Makes a fresh progress expect a status line instead of a request line.
     pub(super) fn expect_status_line(&mut self) {
         if self.is_fresh() {

@@ -1,6 +1,6 @@
-//! The parser's questions about bytes, answered for many bytes at a time. RFC 9110 §5.5, §5.6.2.
+//! The fast path's questions about bytes, answered for many at a time. RFC 9110 §5.5, §5.6.2.
 //!
-//! Sits beside `parse.rs` and implements its [`Lanes`]: with AVX2, with SSE4.2, with NEON, and with
+//! Sits beside `clean.rs` and implements its [`Lanes`]: with AVX2, with SSE4.2, with NEON, and with
 //! plain 64-bit words for all other machines. [`parse_request`] chooses once per head; the choice is
 //! a load from memory, and known after the first head.
 //!
@@ -14,18 +14,17 @@
 //! - A value of a vector type is proof that this CPU has the instructions: only [`parse_request`] and
 //!   tests make one, after asking.
 //!
-//! Not here: what is done with the answers (`parse.rs`), the classes themselves (`token.rs`).
+//! Not here: what is done with the answers (`clean.rs`), the classes themselves (`token.rs`).
 #![expect(
     unsafe_code,
     reason = "vector instructions pay: heads parse two to four times faster than byte by byte"
 )]
 
-use super::framing::Facts;
-use super::parse::{self, BLOCK_BYTES, HeadProgress, Lanes, Scalar, bytes_at, from};
-use super::token::{is_reg_name_byte, is_target_byte, is_token_byte};
-use super::{Field, RequestHead};
+use super::Field;
+use super::clean::{self, BLOCK_BYTES, Lanes, Scalar, bytes_at, from};
+use super::parse::{self, HeadProgress, Parsed};
+use super::token::{is_plain_byte, is_target_byte};
 use crate::limits::Limits;
-use crate::violation::Violation;
 
 /// Bytes that the vector types look at together.
 const WIDTH: usize = 32;
@@ -38,7 +37,7 @@ pub(super) fn parse_request(
     progress: &mut HeadProgress,
     limits: &Limits,
     fields: &mut Vec<Field>,
-) -> Result<Option<RequestHead>, Violation> {
+) -> Parsed {
     match x86::level() {
         // SAFETY: `level` says that this CPU was asked for AVX2, BMI1 and BMI2.
         x86::AVX2 => unsafe { x86::parse_request_avx2(input, progress, limits, fields) },
@@ -56,48 +55,72 @@ pub(super) fn parse_request(
     progress: &mut HeadProgress,
     limits: &Limits,
     fields: &mut Vec<Field>,
-) -> Result<Option<RequestHead>, Violation> {
+) -> Parsed {
     #[cfg(target_arch = "aarch64")]
-    return parse_request_by_length(neon::Neon, input, progress, limits, fields);
+    return neon::parse_request(input, progress, limits, fields);
     #[cfg(not(target_arch = "aarch64"))]
     parse_request_in_words(input, progress, limits, fields)
 }
 
-/// [`parse::clean_fields`] with the best instructions this CPU has.
+/// [`clean::clean_fields`] with the best instructions this CPU has. The head's end.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn clean_fields(
     input: &[u8],
     at: u32,
     fields_max: u16,
     fields: &mut Vec<Field>,
-    facts: &mut Facts,
 ) -> Option<u32> {
     match x86::level() {
         // SAFETY: `level` says that this CPU was asked for AVX2, BMI1 and BMI2.
-        x86::AVX2 => unsafe { x86::clean_fields_avx2(input, at, fields_max, fields, facts) },
+        x86::AVX2 => unsafe { x86::clean_fields_avx2(input, at, fields_max, fields) },
         // SAFETY: `level` says that this CPU was asked for SSE4.2 and POPCNT.
-        x86::SSE42 => unsafe { x86::clean_fields_sse42(input, at, fields_max, fields, facts) },
+        x86::SSE42 => unsafe { x86::clean_fields_sse42(input, at, fields_max, fields) },
         _ => {
             x86::ask_once();
-            parse::clean_fields(Words, input, at, fields_max, fields, facts)
+            clean_fields_with(Words, input, at, fields_max, fields)
         }
     }
 }
 
-/// [`parse::clean_fields`] with NEON, or with plain words.
+/// [`clean::clean_fields`] with NEON, or with plain words. The head's end.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn clean_fields(
     input: &[u8],
     at: u32,
     fields_max: u16,
     fields: &mut Vec<Field>,
-    facts: &mut Facts,
 ) -> Option<u32> {
     #[cfg(target_arch = "aarch64")]
     let lanes = neon::Neon;
     #[cfg(not(target_arch = "aarch64"))]
     let lanes = Words;
-    parse::clean_fields(lanes, input, at, fields_max, fields, facts)
+    clean_fields_with(lanes, input, at, fields_max, fields)
+}
+
+/// [`clean_fields`] of heads with any names.
+#[cold]
+pub(super) fn clean_fields_in_full(
+    input: &[u8],
+    at: u32,
+    fields_max: u16,
+    fields: &mut Vec<Field>,
+) -> Option<u32> {
+    clean_fields_with(Words, input, at, fields_max, fields)
+}
+
+/// [`clean_fields`] with `lanes`, as far as there is room in `fields`.
+#[inline(always)]
+fn clean_fields_with<L: Lanes>(
+    lanes: L,
+    input: &[u8],
+    at: u32,
+    fields_max: u16,
+    fields: &mut Vec<Field>,
+) -> Option<u32> {
+    let mut room = Room::new(fields, fields_max);
+    let (len, _) = clean::clean_fields(lanes, input, at, &mut room)?;
+    room.commit();
+    Some(len)
 }
 
 /// A class of ASCII bytes as the nibble look-up wants it: bit `h` of byte `l` says whether the
@@ -125,63 +148,51 @@ macro_rules! nibble_table {
     }};
 }
 
-static TOKENS: NibbleTable = nibble_table!(is_token_byte);
 static TARGETS: NibbleTable = nibble_table!(is_target_byte);
-static REG_NAMES: NibbleTable = nibble_table!(is_reg_name_byte);
+static PLAIN: NibbleTable = nibble_table!(is_plain_byte);
 
 impl NibbleTable {
     /// The number of members at the front of `bytes`. For inputs shorter than any vector.
     #[cold]
-    fn len_byte_by_byte(&self, mut bytes: &[u8]) -> u32 {
-        let mut len = 0;
-        while let [byte, behind @ ..] = bytes
-            && byte.is_ascii()
-            && self.0[usize::from(byte & 15)] >> (byte >> 4) & 1 != 0
-        {
-            len += 1;
-            bytes = behind;
-        }
-        len
+    fn len_byte_by_byte(&self, bytes: &[u8]) -> u32 {
+        let is_member =
+            |byte: u8| byte.is_ascii() && self.0[usize::from(byte & 15)] >> (byte >> 4) & 1 != 0;
+        Scalar::run_len(bytes, is_member)
     }
 }
 
 /// What a set of vector instructions can do with 32 bytes. Bit 0 is the first byte.
 trait Vector: Copy {
-    /// The control bytes.
-    fn controls(self, bytes: &[u8; WIDTH]) -> u32;
+    /// The odd bytes.
+    fn odd_bytes(self, bytes: &[u8; WIDTH]) -> u32;
 
     /// The bytes outside the class of `table`.
     fn outside(self, bytes: &[u8; WIDTH], table: &'static NibbleTable) -> u32;
 
-    /// The control bytes of a block.
+    /// The odd bytes of a block.
     #[inline(always)]
-    fn controls_of_block(self, block: &[u8; BLOCK_BYTES]) -> u64 {
+    fn odd_bytes_of_block(self, block: &[u8; BLOCK_BYTES]) -> u64 {
         let (low, high) = halves(block);
-        u64::from(Vector::controls(self, low)) | u64::from(Vector::controls(self, high)) << WIDTH
+        u64::from(Vector::odd_bytes(self, low)) | u64::from(Vector::odd_bytes(self, high)) << WIDTH
     }
 }
 
-/// The control bytes of an input shorter than a block.
+/// The odd bytes of an input shorter than a block.
 #[cold]
 #[inline(never)]
-fn controls_of_few(input: &[u8], at: u32) -> u64 {
-    Scalar.controls(input, at)
+fn odd_bytes_of_few(input: &[u8], at: u32) -> u64 {
+    Scalar.odd_bytes(input, at)
 }
 
 impl<V: Vector> Lanes for V {
     #[inline(always)]
-    fn controls(self, input: &[u8], at: u32) -> u64 {
+    fn odd_bytes(self, input: &[u8], at: u32) -> u64 {
         // The last block is read so that it ends where the input ends.
         let start = (at as usize).min(input.len().wrapping_sub(BLOCK_BYTES));
         match input.get(start..).and_then(|rest| rest.first_chunk()) {
-            Some(block) => self.controls_of_block(block) >> (at as usize - start),
-            None => controls_of_few(input, at),
+            Some(block) => self.odd_bytes_of_block(block) >> (at as usize - start),
+            None => odd_bytes_of_few(input, at),
         }
-    }
-
-    #[inline(always)]
-    fn token_len(self, input: &[u8], at: u32) -> u32 {
-        class_len(self, input, at, &TOKENS)
     }
 
     #[inline(always)]
@@ -190,8 +201,8 @@ impl<V: Vector> Lanes for V {
     }
 
     #[inline(always)]
-    fn reg_name_len(self, input: &[u8], at: u32) -> u32 {
-        class_len(self, input, at, &REG_NAMES)
+    fn plain_len(self, input: &[u8], at: u32) -> u32 {
+        class_len(self, input, at, &PLAIN)
     }
 }
 
@@ -208,7 +219,7 @@ fn class_len<V: Vector>(vector: V, input: &[u8], at: u32, table: &'static Nibble
 }
 
 /// [`class_len`] of long runs, and near the end of the input.
-#[inline(never)]
+#[inline(always)]
 fn class_len_beyond<V: Vector>(
     vector: V,
     input: &[u8],
@@ -236,11 +247,11 @@ fn class_len_beyond<V: Vector>(
 /// requests of machines are that short.
 #[derive(Clone, Copy, Debug)]
 struct Short {
-    controls: u64,
-    /// Bytes outside each class, and the first bit beyond the input, where every run ends.
-    no_token: u64,
-    no_target: u64,
-    no_reg_name: u64,
+    odd_bytes: u64,
+    /// Bytes outside the class, and the first bit beyond the input, where every run ends.
+    no_plain: u64,
+    /// Bytes among the first 32 that no target has.
+    no_target: u32,
 }
 
 impl Short {
@@ -252,43 +263,40 @@ impl Short {
         let low = input.first_chunk::<WIDTH>()?;
         let high = input.last_chunk::<WIDTH>()?;
         let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << (input.len() - WIDTH);
-        let end = 1 << input.len();
-        let outside = |table| end | join(vector.outside(low, table), vector.outside(high, table));
+        let no_plain = join(vector.outside(low, &PLAIN), vector.outside(high, &PLAIN));
         Some(Self {
-            controls: join(
-                Vector::controls(vector, low),
-                Vector::controls(vector, high),
+            odd_bytes: join(
+                Vector::odd_bytes(vector, low),
+                Vector::odd_bytes(vector, high),
             ),
-            no_token: outside(&TOKENS),
-            no_target: outside(&TARGETS),
-            no_reg_name: outside(&REG_NAMES),
+            no_plain: no_plain | 1 << input.len(),
+            no_target: vector.outside(low, &TARGETS),
         })
     }
 }
 
 impl Lanes for Short {
     #[inline(always)]
-    fn controls(self, _: &[u8], at: u32) -> u64 {
-        self.controls.unbounded_shr(at)
+    fn odd_bytes(self, _: &[u8], at: u32) -> u64 {
+        self.odd_bytes >> at
     }
 
     #[inline(always)]
-    fn token_len(self, _: &[u8], at: u32) -> u32 {
-        (self.no_token >> at).trailing_zeros()
+    fn target_len(self, input: &[u8], at: u32) -> u32 {
+        match self.no_target.unbounded_shr(at) {
+            0 => Scalar::run_len(from(input, at), is_target_byte),
+            outside => outside.trailing_zeros(),
+        }
     }
 
     #[inline(always)]
-    fn target_len(self, _: &[u8], at: u32) -> u32 {
-        (self.no_target >> at).trailing_zeros()
-    }
-
-    #[inline(always)]
-    fn reg_name_len(self, _: &[u8], at: u32) -> u32 {
-        (self.no_reg_name >> at).trailing_zeros()
+    fn plain_len(self, _: &[u8], at: u32) -> u32 {
+        (self.no_plain >> at).trailing_zeros()
     }
 }
 
-/// Parses with what suits the length of `input`.
+/// Parses with what suits the length of `input`; `any` is [`parse_any_by_length`] with the same
+/// instructions.
 #[inline(always)]
 fn parse_request_by_length<V: Vector>(
     vector: V,
@@ -296,13 +304,33 @@ fn parse_request_by_length<V: Vector>(
     progress: &mut HeadProgress,
     limits: &Limits,
     fields: &mut Vec<Field>,
-) -> Result<Option<RequestHead>, Violation> {
+    any: impl FnOnce(&[u8], &mut HeadProgress, &Limits, &mut Vec<Field>) -> Parsed,
+) -> Parsed {
     let visible = parse::visible(input, limits);
     if visible.len() >= BLOCK_BYTES {
-        return parse::parse_request_with(vector, input, progress, limits, fields);
+        return parse::parse_usual_request(vector, input, progress, limits, fields, any);
     }
     match Short::new(vector, visible) {
-        Some(short) => parse::parse_request_with(short, input, progress, limits, fields),
+        Some(short) => parse::parse_usual_request(short, input, progress, limits, fields, any),
+        None => parse_request_in_words(input, progress, limits, fields),
+    }
+}
+
+/// [`parse_request_by_length`] for heads with any request line.
+#[inline(always)]
+fn parse_any_by_length<V: Vector>(
+    vector: V,
+    input: &[u8],
+    progress: &mut HeadProgress,
+    limits: &Limits,
+    fields: &mut Vec<Field>,
+) -> Parsed {
+    let visible = parse::visible(input, limits);
+    if visible.len() >= BLOCK_BYTES {
+        return parse::parse_any_request(vector, input, progress, limits, fields);
+    }
+    match Short::new(vector, visible) {
+        Some(short) => parse::parse_any_request(short, input, progress, limits, fields),
         None => parse_request_in_words(input, progress, limits, fields),
     }
 }
@@ -315,10 +343,10 @@ fn parse_request_in_words(
     progress: &mut HeadProgress,
     limits: &Limits,
     fields: &mut Vec<Field>,
-) -> Result<Option<RequestHead>, Violation> {
+) -> Parsed {
     #[cfg(target_arch = "x86_64")]
     x86::ask_once();
-    parse::parse_request_with(Words, input, progress, limits, fields)
+    parse::parse_any_request(Words, input, progress, limits, fields)
 }
 
 /// Eight bytes at a time with the arithmetic that every machine has.
@@ -331,16 +359,16 @@ const fn eight(byte: u8) -> u64 {
 }
 
 impl Words {
-    /// The control bytes in `word`, as bits 7, 15, … 63.
+    /// The odd bytes in `word`, as bits 7, 15, … 63.
     ///
     /// Without their top bits, bytes cannot carry into each other.
     #[inline(always)]
-    const fn control_bits(word: u64) -> u64 {
+    const fn odd_bits(word: u64) -> u64 {
         let low = word & eight(0x7f);
         // Bit 7 of each byte: whether it reaches 0x20, or 0x7f.
         let reaches_space = low + eight(0x80 - 0x20);
         let is_delete = low + eight(1);
-        (!reaches_space | is_delete) & !word & eight(0x80)
+        (!reaches_space | is_delete | word) & eight(0x80)
     }
 
     /// Gathers bits 7, 15, … 63 into eight bits.
@@ -352,23 +380,18 @@ impl Words {
 
 impl Lanes for Words {
     #[inline(always)]
-    fn controls(self, input: &[u8], at: u32) -> u64 {
+    fn odd_bytes(self, input: &[u8], at: u32) -> u64 {
         let rest = from(input, at);
         let (words, tail) = rest.get(..BLOCK_BYTES).unwrap_or(rest).as_chunks::<8>();
         let mut bits = 0;
         for (number, word) in words.iter().enumerate() {
-            let found = Self::control_bits(u64::from_le_bytes(*word));
+            let found = Self::odd_bits(u64::from_le_bytes(*word));
             bits |= Self::gather(found) << (8 * number);
         }
         if tail.is_empty() {
             return bits;
         }
-        bits | Scalar.controls(tail, 0) << (8 * words.len())
-    }
-
-    #[inline(always)]
-    fn token_len(self, input: &[u8], at: u32) -> u32 {
-        Scalar.token_len(input, at)
+        bits | Scalar.odd_bytes(tail, 0) << (8 * words.len())
     }
 
     #[inline(always)]
@@ -377,10 +400,18 @@ impl Lanes for Words {
     }
 
     #[inline(always)]
-    fn reg_name_len(self, input: &[u8], at: u32) -> u32 {
-        Scalar.reg_name_len(input, at)
+    fn plain_len(self, input: &[u8], at: u32) -> u32 {
+        Scalar.plain_len(input, at)
+    }
+
+    #[inline(always)]
+    fn name_len(self, input: &[u8], at: u32) -> u32 {
+        Scalar.name_len(input, at)
     }
 }
+
+mod room;
+pub(super) use room::Room;
 
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -92,6 +92,12 @@ pub const fn is_reg_name_byte(byte: u8) -> bool {
     CLASSES[byte as usize] & REG_NAME != 0
 }
 
+/// Whether `byte` is a `tchar` and one of a `reg-name` at once, as nearly all bytes of field names
+/// and of hosts are.
+pub(super) const fn is_plain_byte(byte: u8) -> bool {
+    CLASSES[byte as usize] & (TOKEN | REG_NAME) == TOKEN | REG_NAME
+}
+
 /// Whether `byte` is `unreserved`, so that escaping it changes nothing. RFC 3986 §2.3.
 pub const fn is_unreserved(byte: u8) -> bool {
     CLASSES[byte as usize] & UNRESERVED != 0

@@ -3,7 +3,8 @@
 mod differential;
 
 use super::*;
-use crate::http1::{Framing, Request};
+use crate::http1::token::{is_target_byte, is_token_byte};
+use crate::http1::{FieldName, Request};
 use proptest::prelude::*;
 
 /// Parses `input` at once.

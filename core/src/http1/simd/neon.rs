@@ -16,16 +16,36 @@ use core::arch::aarch64::*;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Neon;
 
+/// [`parse::parse_request`] with NEON.
+pub(super) fn parse_request(
+    input: &[u8],
+    progress: &mut HeadProgress,
+    limits: &Limits,
+    fields: &mut Vec<Field>,
+) -> Parsed {
+    parse_request_by_length(Neon, input, progress, limits, fields, parse_any_request)
+}
+
+#[inline(never)]
+fn parse_any_request(
+    input: &[u8],
+    progress: &mut HeadProgress,
+    limits: &Limits,
+    fields: &mut Vec<Field>,
+) -> Parsed {
+    parse_any_by_length(Neon, input, progress, limits, fields)
+}
+
 /// The weight of each lane within the eight that share a byte of the bitmap.
 static WEIGHTS: NibbleTable =
     NibbleTable([1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128]);
 
 impl Vector for Neon {
     #[inline(always)]
-    fn controls(self, bytes: &[u8; WIDTH]) -> u32 {
+    fn odd_bytes(self, bytes: &[u8; WIDTH]) -> u32 {
         let (low, high) = halves(bytes);
         // SAFETY: every 64-bit ARM has NEON.
-        unsafe { bitmap(controls_16(low), controls_16(high)) }
+        unsafe { bitmap(odd_bytes_16(low), odd_bytes_16(high)) }
     }
 
     #[inline(always)]
@@ -38,12 +58,12 @@ impl Vector for Neon {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn controls_16(bytes: &[u8; 16]) -> uint8x16_t {
+fn odd_bytes_16(bytes: &[u8; 16]) -> uint8x16_t {
     // SAFETY: the reference is valid for its 16 bytes, and the load takes any alignment.
     let bytes = unsafe { vld1q_u8(bytes.as_ptr()) };
-    let control = vcltq_u8(bytes, vdupq_n_u8(0x20));
-    let delete = vceqq_u8(bytes, vdupq_n_u8(0x7f));
-    vorrq_u8(control, delete)
+    // One more than DEL wraps around to the least number there is, so one comparison finds all.
+    let next = vreinterpretq_s8_u8(vaddq_u8(bytes, vdupq_n_u8(1)));
+    vcltq_s8(next, vdupq_n_s8(0x21))
 }
 
 #[inline]

@@ -1,7 +1,9 @@
 //! Every implementation against `Scalar`: every byte, every lane, every distance to the end.
 
 use super::*;
-use crate::http1::parse::Scalar;
+use crate::buffer::Span;
+use crate::http1::FieldName;
+use crate::http1::clean::{Heard, RequestLine};
 use proptest::prelude::*;
 
 /// Calls `check` with each implementation this machine can run.
@@ -23,16 +25,12 @@ macro_rules! with_each {
 }
 
 /// All answers of `lanes` about `input` from `from` on.
-fn answers<L: Lanes>(lanes: L, input: &[u8], from: usize) -> ([u32; 3], Vec<u64>) {
+fn answers<L: Lanes>(lanes: L, input: &[u8], from: usize) -> ([u32; 2], Vec<u64>) {
     let at = u32::try_from(from).unwrap();
-    let lens = [
-        lanes.token_len(input, at),
-        lanes.target_len(input, at),
-        lanes.reg_name_len(input, at),
-    ];
+    let lens = [lanes.target_len(input, at), lanes.plain_len(input, at)];
     let len = u32::try_from(input.len()).unwrap();
     let blocks = (at..len).step_by(BLOCK_BYTES);
-    (lens, blocks.map(|at| lanes.controls(input, at)).collect())
+    (lens, blocks.map(|at| lanes.odd_bytes(input, at)).collect())
 }
 
 /// Asserts that `lanes` answers as `Scalar` does about `input` from `from` on.
@@ -113,17 +111,99 @@ fn all_bytes_at_once_are_told_apart() {
     }
 }
 
+/// A request line and the head's length; a usual line and where the next begins; what the fields
+/// behind that are.
+type Found = (
+    Option<(RequestLine, u32)>,
+    Option<(Span, u32)>,
+    Option<(u32, Heard)>,
+);
+
+/// What of `input` is there to be found with `lanes`: the request line, the usual request line, the
+/// length, and the fields.
+fn found<L: Lanes>(lanes: L, input: &[u8]) -> (Found, Vec<Field>) {
+    let limits = Limits::default();
+    let mut fields = Vec::with_capacity(40);
+    let mut room = Room::new(&mut fields, 40);
+    let head = clean::clean_head(lanes, input, &limits, &mut room);
+    if head.is_some() {
+        room.commit();
+    }
+    let line = clean::usual_request_line(lanes, input, &limits);
+    let mut heard_fields = Vec::with_capacity(40);
+    let mut room = Room::new(&mut heard_fields, 40);
+    let heard = line.and_then(|(_, at)| clean::clean_fields(lanes, input, at, &mut room));
+    ((head, line, heard), fields)
+}
+
 /// Asserts that the head parses with `lanes` as it does byte by byte.
 #[track_caller]
 fn same_head<L: Lanes>(name: &str, lanes: L, input: &[u8]) {
-    let limits = Limits::default();
-    let (mut got_fields, mut want_fields) = (Vec::new(), Vec::new());
-    let (mut got_facts, mut want_facts) = (Facts::default(), Facts::default());
-    let got = parse::clean_head(lanes, input, &limits, &mut got_fields, &mut got_facts);
-    let want = parse::clean_head(Scalar, input, &limits, &mut want_fields, &mut want_facts);
-    assert_eq!(got_facts, want_facts, "{name}: {}", input.escape_ascii());
-    assert_eq!(got, want, "{name}: {}", input.escape_ascii());
-    assert_eq!(got_fields, want_fields, "{name}: {}", input.escape_ascii());
+    assert_eq!(
+        found(lanes, input),
+        found(Scalar, input),
+        "{name}: {}",
+        input.escape_ascii()
+    );
+}
+
+#[test]
+fn heads_with_odd_names_or_many_fields_are_parsed_all_the_same() {
+    let names = [
+        "A#b",
+        "%",
+        "Ab`c",
+        "a^b",
+        "|",
+        "Long-Name-Of-More-Than-One-Vector-Of-Bytes",
+    ];
+    for name in names {
+        for count in [1, 31, 32, 33, 100] {
+            let line = format!("{name}: value\r\n");
+            let head = format!(
+                "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+                line.repeat(count - 1)
+            );
+            let mut fields = Vec::new();
+            let parsed = parse_request(
+                head.as_bytes(),
+                &mut HeadProgress::default(),
+                &Limits::default(),
+                &mut fields,
+            );
+            let parsed = parsed.expect("valid").expect("whole");
+            assert_eq!(parsed.len as usize, head.len());
+            assert_eq!(
+                (parsed.fields, fields.len()),
+                (0..u32::try_from(count).unwrap(), count)
+            );
+            for field in &fields[1..] {
+                assert_eq!(field.name.of(head.as_bytes()), name.as_bytes());
+                assert_eq!(field.value.of(head.as_bytes()), b"value");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_vector_of_fields_grows_by_whole_heads_alone() {
+    let field = Field {
+        name: Span::default(),
+        value: Span::default(),
+        id: FieldName::Other,
+    };
+    let mut fields = Vec::with_capacity(3);
+    fields.push(field);
+    let mut room = Room::new(&mut fields, 9);
+    assert_eq!(
+        [(); 3].map(|()| room.push(field)),
+        [Some(()), Some(()), None]
+    );
+    assert_eq!(fields.len(), 1);
+    let mut room = Room::new(&mut fields, 1);
+    assert_eq!([(); 2].map(|()| room.push(field)), [Some(()), None]);
+    room.commit();
+    assert_eq!(fields, [field; 2]);
 }
 
 #[test]

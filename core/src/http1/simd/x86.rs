@@ -80,8 +80,22 @@ pub(super) fn parse_request_avx2(
     progress: &mut HeadProgress,
     limits: &Limits,
     fields: &mut Vec<Field>,
-) -> Result<Option<RequestHead>, Violation> {
-    parse_request_by_length(Avx2(()), input, progress, limits, fields)
+) -> Parsed {
+    let any = |input: &_, progress: &mut _, limits: &_, fields: &mut _| {
+        parse_any_request_avx2(input, progress, limits, fields)
+    };
+    parse_request_by_length(Avx2(()), input, progress, limits, fields, any)
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+fn parse_any_request_avx2(
+    input: &[u8],
+    progress: &mut HeadProgress,
+    limits: &Limits,
+    fields: &mut Vec<Field>,
+) -> Parsed {
+    parse_any_by_length(Avx2(()), input, progress, limits, fields)
 }
 
 #[target_feature(enable = "sse4.2,popcnt")]
@@ -90,8 +104,22 @@ pub(super) fn parse_request_sse42(
     progress: &mut HeadProgress,
     limits: &Limits,
     fields: &mut Vec<Field>,
-) -> Result<Option<RequestHead>, Violation> {
-    parse_request_by_length(Sse42(()), input, progress, limits, fields)
+) -> Parsed {
+    let any = |input: &_, progress: &mut _, limits: &_, fields: &mut _| {
+        parse_any_request_sse42(input, progress, limits, fields)
+    };
+    parse_request_by_length(Sse42(()), input, progress, limits, fields, any)
+}
+
+#[inline(never)]
+#[target_feature(enable = "sse4.2,popcnt")]
+fn parse_any_request_sse42(
+    input: &[u8],
+    progress: &mut HeadProgress,
+    limits: &Limits,
+    fields: &mut Vec<Field>,
+) -> Parsed {
+    parse_any_by_length(Sse42(()), input, progress, limits, fields)
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2")]
@@ -100,9 +128,8 @@ pub(super) fn clean_fields_avx2(
     at: u32,
     fields_max: u16,
     fields: &mut Vec<Field>,
-    facts: &mut Facts,
 ) -> Option<u32> {
-    parse::clean_fields(Avx2(()), input, at, fields_max, fields, facts)
+    clean_fields_with(Avx2(()), input, at, fields_max, fields)
 }
 
 #[target_feature(enable = "sse4.2,popcnt")]
@@ -111,16 +138,15 @@ pub(super) fn clean_fields_sse42(
     at: u32,
     fields_max: u16,
     fields: &mut Vec<Field>,
-    facts: &mut Facts,
 ) -> Option<u32> {
-    parse::clean_fields(Sse42(()), input, at, fields_max, fields, facts)
+    clean_fields_with(Sse42(()), input, at, fields_max, fields)
 }
 
 impl Vector for Avx2 {
     #[inline(always)]
-    fn controls(self, bytes: &[u8; WIDTH]) -> u32 {
+    fn odd_bytes(self, bytes: &[u8; WIDTH]) -> u32 {
         // SAFETY: `self` proves AVX2.
-        unsafe { controls_avx2(bytes) }
+        unsafe { odd_bytes_avx2(bytes) }
     }
 
     #[inline(always)]
@@ -132,10 +158,10 @@ impl Vector for Avx2 {
 
 impl Vector for Sse42 {
     #[inline(always)]
-    fn controls(self, bytes: &[u8; WIDTH]) -> u32 {
+    fn odd_bytes(self, bytes: &[u8; WIDTH]) -> u32 {
         let (low, high) = halves(bytes);
         // SAFETY: `self` proves SSE4.2.
-        unsafe { controls_sse(low) | controls_sse(high) << 16 }
+        unsafe { odd_bytes_sse(low) | odd_bytes_sse(high) << 16 }
     }
 
     #[inline(always)]
@@ -148,12 +174,12 @@ impl Vector for Sse42 {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn controls_avx2(bytes: &[u8; WIDTH]) -> u32 {
+fn odd_bytes_avx2(bytes: &[u8; WIDTH]) -> u32 {
     // SAFETY: the reference is valid for its 32 bytes, and `loadu` takes any alignment.
     let bytes = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
-    let control = _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes);
-    let delete = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(0x7f));
-    _mm256_movemask_epi8(_mm256_or_si256(control, delete)).cast_unsigned()
+    // One more than DEL wraps around to the least number there is, so one comparison finds all.
+    let next = _mm256_sub_epi8(bytes, _mm256_set1_epi8(-1));
+    _mm256_movemask_epi8(_mm256_cmpgt_epi8(_mm256_set1_epi8(0x21), next)).cast_unsigned()
 }
 
 #[inline]
@@ -175,12 +201,12 @@ fn outside_avx2(bytes: &[u8; WIDTH], table: &'static NibbleTable) -> u32 {
 
 #[inline]
 #[target_feature(enable = "sse4.2")]
-fn controls_sse(bytes: &[u8; 16]) -> u32 {
+fn odd_bytes_sse(bytes: &[u8; 16]) -> u32 {
     // SAFETY: the reference is valid for its 16 bytes, and `loadu` takes any alignment.
     let bytes = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
-    let control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
-    let delete = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x7f));
-    _mm_movemask_epi8(_mm_or_si128(control, delete)).cast_unsigned()
+    // One more than DEL wraps around to the least number there is, so one comparison finds all.
+    let next = _mm_sub_epi8(bytes, _mm_set1_epi8(-1));
+    _mm_movemask_epi8(_mm_cmpgt_epi8(_mm_set1_epi8(0x21), next)).cast_unsigned()
 }
 
 #[inline]

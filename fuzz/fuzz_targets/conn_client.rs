@@ -53,7 +53,10 @@ fuzz_target!(|data: &[u8]| {
         .count();
     assert!(ends <= 1, "one request has one response");
     let cut_short = [Violation::Incomplete, Violation::BodyIncomplete];
-    if heard.verdict.is_some_and(|verdict| cut_short.contains(&verdict)) {
+    if heard
+        .verdict
+        .is_some_and(|verdict| cut_short.contains(&verdict))
+    {
         assert_eq!(ends, 0, "a response cut short was taken for whole");
     }
 });

@@ -11,16 +11,13 @@ mod plan;
 mod websocket;
 
 use hukilau_core::buffer::{BufferPool, SendBuffer};
-use hukilau_core::conn::client::{Ask, AskBody, ClientConn};
 use hukilau_core::conn::{
-    Appetite, Event, EventLog, Exchange, Payload, Response, ServerConn, ServerSettings, SharedDate,
-    WsConn, WsSettings,
+    Appetite, Ask, AskBody, ClientConn, Event, EventLog, Exchange, Payload, Response, ServerConn,
+    ServerSettings, SharedDate, WsConn, WsOpening, WsSettings,
 };
 use hukilau_core::limits::Limits;
 use hukilau_core::ws::Role;
-use hukilau_core::ws::deflate::{DeflateParams, DeflateSettings};
-use hukilau_core::ws::extension::extensions;
-use hukilau_core::ws::handshake::{UpgradeRequest, check_response, new_key};
+use hukilau_core::ws::deflate::DeflateSettings;
 use hukilau_fuzz::{Seed, seeded};
 use libfuzzer_sys::fuzz_target;
 use plan::{Fields, Manner, Plan, Planned, Source};
@@ -124,11 +121,12 @@ fn play(plan: &Plan, seed: Option<&mut Seed>) {
         plan,
         now,
         limits: Rc::clone(&limits),
-        client: ClientConn::new(limits),
+        client: ClientConn::new(limits, now),
         client_end: End::new(&pool),
         server: ServerConn::new(settings, now),
         server_end: End::new(&pool),
         asked: 0,
+        exchange: Exchange(0),
         left_to_ask: Vec::new(),
         hears: Heard::default(),
         heard: 0,
@@ -166,6 +164,7 @@ struct Talk<'a> {
     server_end: End,
     /// Requests begun by the client, and what is left of the newest one's body.
     asked: usize,
+    exchange: Exchange,
     left_to_ask: Vec<u8>,
     /// The request that the server hears, and how many it has heard whole.
     hears: Heard,
@@ -176,7 +175,7 @@ struct Talk<'a> {
     whole_answers: usize,
 }
 
-const KEY_NONCE: [u8; 16] = *b"sixteen of bytes";
+const ENTROPY: &[u8; 24] = b"four and twenty of bytes";
 
 impl Talk<'_> {
     /// Whether all that is to be asked before an upgrade is answered.
@@ -193,10 +192,11 @@ impl Talk<'_> {
                 .drain(..most.min(self.left_to_ask.len()))
                 .collect();
             self.client
-                .write_body(&piece, out)
+                .write_body(self.exchange, &piece, out)
                 .expect("a body is being sent");
             if self.left_to_ask.is_empty() {
-                self.client.finish_body(out).expect("all of it was sent");
+                let ended = self.client.finish_body(self.exchange, out);
+                ended.expect("all of it was sent");
             }
         } else if self.client.is_idle() && self.asked < self.plan.exchanges.len() {
             self.begin();
@@ -234,40 +234,29 @@ impl Talk<'_> {
             collect_bytes_max: self.plan.collects.then_some(60_000),
         };
         let out = &mut self.client_end.out;
-        self.client
-            .ask(&ask, self.now, out)
-            .expect("a valid request");
+        self.exchange = self.client.ask(&ask, out).expect("a valid request");
         if planned.manner != Manner::Whole {
             self.left_to_ask.clone_from(&planned.body);
             if planned.body.is_empty() {
-                self.client.finish_body(out).expect("nothing was announced");
+                let ended = self.client.finish_body(self.exchange, out);
+                ended.expect("nothing was announced");
             }
         }
     }
 
     fn ask_upgrade(&mut self) {
-        let key = new_key(KEY_NONCE);
-        let offer = deflate_settings().offer();
-        let mut fields: Vec<(&[u8], &[u8])> = vec![
-            (b"Upgrade", b"websocket"),
-            (b"Connection", b"Upgrade"),
-            (b"Sec-WebSocket-Key", &key),
-            (b"Sec-WebSocket-Version", b"13"),
-        ];
-        if self.plan.deflate {
-            fields.push((b"Sec-WebSocket-Extensions", offer.as_bytes()));
-        }
-        let ask = Ask {
-            method: b"GET",
+        let mut settings = WsSettings::new(Role::Client, &self.limits);
+        settings.deflate = self.plan.deflate.then(deflate_settings);
+        let opening = WsOpening {
             target: b"/socket",
             host: b"pair.example",
-            fields: &fields,
-            body: AskBody::None,
-            collect_bytes_max: None,
+            protocols: &[],
+            fields: &[],
+            settings: &Rc::new(settings),
         };
         let out = &mut self.client_end.out;
         self.client
-            .ask(&ask, self.now, out)
+            .open_websocket(&opening, *ENTROPY, out)
             .expect("a valid request");
     }
 
@@ -384,23 +373,9 @@ impl Talk<'_> {
         let end = &self.client_end;
         let response = end.log.response(head, at, &end.incoming.segment);
         let response = response.expect("its head is logged");
-        let (key, offer) = (new_key(KEY_NONCE), deflate_settings().offer());
-        let request = UpgradeRequest {
-            host: b"pair.example",
-            target: b"/socket",
-            key: &key,
-            protocols: &[],
-            extensions: self.plan.deflate.then_some(offer.as_bytes()),
-            fields: &[],
-        };
-        let judged = check_response(&request, response.head().status, response.fields());
-        assert_eq!(judged, Ok(None), "our server accepts");
+        assert_eq!(response.head().status, 101, "our server accepts");
         let answered = response.field(b"Sec-WebSocket-Extensions");
         assert_eq!(answered.is_some(), self.plan.deflate);
-        if let Some(answered) = answered {
-            let agreed = deflate_settings().check_answer(extensions(answered).flatten());
-            assert!(matches!(agreed, Ok(Some(_))), "our server's answer");
-        }
         self.answers += 1;
         self.whole_answers += 1;
     }
@@ -416,17 +391,14 @@ impl Talk<'_> {
             assert!(self.client.is_switched());
             let accepted = self.server.take_accepted().expect("it was accepted");
             assert_eq!(accepted.deflate.is_some(), self.plan.deflate);
-            let settings = |role| websocket_settings(role, &self.limits);
-            let make = |role, params: Option<DeflateParams>| {
-                let websocket = WsConn::new(settings(role), self.now, 7);
-                match params {
-                    Some(params) => websocket.with_deflate(params),
-                    None => websocket,
-                }
+            let settings = websocket_settings(Role::Server, &self.limits);
+            let server = WsConn::new(settings, self.now, 0);
+            let server = match accepted.deflate {
+                Some(params) => server.with_deflate(params),
+                None => server,
             };
-            // Both directions are alike, so each end's view serves the other too.
-            let client = make(Role::Client, accepted.deflate);
-            return Some((client, make(Role::Server, accepted.deflate)));
+            let opened = self.client.take_opened().expect("the answer agrees");
+            return Some((opened.into_websocket(self.now), server));
         }
         let is_last = |planned: &Planned| planned.closes != (false, false);
         if planned.last().is_some_and(is_last) {

@@ -40,5 +40,6 @@ mod reactor;
 mod sim;
 #[cfg(test)]
 mod tidy;
+mod topics;
 #[cfg(test)]
 mod websocket;

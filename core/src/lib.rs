@@ -4,7 +4,8 @@
 //! Each turn of the reactor fills an inbox that the caller owns; the caller walks its completions
 //! and calls the reactor freely meanwhile. Bottom to top, and arrows go down only:
 //!
-//! - L0 [`violation`], [`limits`], [`buffer`]: the rules, the bounds, the byte containers;
+//! - L0 [`violation`], [`limits`], [`buffer`], [`topics`]: rules, bounds, byte containers, plain
+//!   tables;
 //! - L1 [`http1`], [`ws`], `url`, `date`: the protocols as pure functions of bytes;
 //! - L2 [`conn`]: one connection as a machine, bytes and a time in, events and bytes out;
 //! - L3 [`transport`]: the one seam to the world, `trait Net`;
@@ -21,6 +22,7 @@ pub mod http1;
 pub mod limits;
 pub mod reactor;
 pub mod server;
+pub mod topics;
 pub mod transport;
 pub mod url;
 pub mod violation;

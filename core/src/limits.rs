@@ -42,6 +42,10 @@ pub struct Limits {
     /// Unsent bytes above which the connection is cut: the peer does not read. Default 16 MiB.
     /// One message or response may pass it; what comes while it waits may not.
     pub out_bytes_max: u32,
+    /// Bytes of a topic's name. Default 255.
+    pub topic_bytes_max: u16,
+    /// Topics that one connection may be subscribed to. Default 256.
+    pub topics_per_connection_max: u16,
     /// Bytes read from one connection before the next ready one has its turn. Default 64 KiB and
     /// 256 bytes, so that a message of 64 KiB comes in one piece with its frame header.
     pub segment_bytes_max: u32,
@@ -96,6 +100,8 @@ impl Default for Limits {
             out_bytes_high: 64 * KIB,
             out_bytes_low: 16 * KIB,
             out_bytes_max: 16 * KIB * KIB,
+            topic_bytes_max: 255,
+            topics_per_connection_max: 256,
             segment_bytes_max: 64 * KIB + 256,
             connections_max: 65_536,
             accepts_per_turn: 64,

@@ -144,7 +144,7 @@ impl App {
                 assert!(known.is_websocket, "{conn}: a message over HTTP");
                 known.messages += 1;
                 match reactor.send(conn, *kind, payload) {
-                    Ok(Pressure::Low) => {}
+                    Ok(Pressure::Low | Pressure::Dropped) => {}
                     Ok(Pressure::High) => {
                         known.held = true;
                         reactor.hold(conn);

@@ -25,7 +25,7 @@ pub mod websocket;
 pub use client::{Ask, AskBody, ClientConn, OPENING_ENTROPY_BYTES, WsOpening};
 pub use response::{Response, SharedDate};
 pub use server::{Accepted, ServerConn, ServerSettings};
-pub use websocket::{WsConn, WsSettings};
+pub use websocket::{Backpressure, Overflow, Publication, WsConn, WsSettings};
 
 /// Why a WebSocket handshake fails.
 pub use crate::ws::handshake::HandshakeError;
@@ -426,6 +426,10 @@ pub enum Misuse {
     PingTooLong,
     /// Text that is not UTF-8.
     NotUtf8,
+    /// A topic's name is empty or longer than `Limits::topic_bytes_max`.
+    InvalidTopic,
+    /// The connection has `Limits::topics_per_connection_max` subscriptions.
+    TooManyTopics,
     /// More or fewer body bytes than the announced length.
     LengthMismatch,
 }
@@ -448,6 +452,8 @@ impl core::fmt::Display for Misuse {
             Self::InvalidClose => "the close code or reason may not be sent",
             Self::PingTooLong => "a ping carries at most 125 bytes",
             Self::NotUtf8 => "text must be valid UTF-8",
+            Self::InvalidTopic => "a topic's name is empty or too long",
+            Self::TooManyTopics => "the connection is subscribed to too many topics",
             Self::LengthMismatch => "the body's length differs from the announced one",
         })
     }
@@ -462,4 +468,6 @@ pub enum Pressure {
     Low,
     /// More than `Limits::out_bytes_high` bytes wait: stop until `What::Writable`.
     High,
+    /// The message was dropped: the peer is behind, and `Overflow::Drop` was asked for.
+    Dropped,
 }

@@ -23,8 +23,10 @@
 //! Not here: settings (`websocket/settings.rs`), the upgrade (`ws/handshake.rs`), high-water marks
 //! of `out` (`reactor/`).
 
+mod publication;
 mod settings;
 
+pub use publication::{Backpressure, Overflow, Publication};
 pub use settings::WsSettings;
 
 use super::{Appetite, Deadline, Event, EventLog, Misuse, Payload};
@@ -104,6 +106,8 @@ struct Rare {
     mask_keys: Option<MaskKeys>,
     /// Where permessage-deflate was agreed.
     deflate: Option<Deflate>,
+    /// What waits for a peer that is behind.
+    held: publication::Held,
 }
 
 impl WsConn {
@@ -115,7 +119,7 @@ impl WsConn {
         let rare = (settings.role == Role::Client).then(|| {
             Box::new(Rare {
                 mask_keys: Some(MaskKeys::new(mask_seed)),
-                deflate: None,
+                ..Rare::default()
             })
         });
         Self {
@@ -310,6 +314,7 @@ impl WsConn {
         if !code_is_valid || reason.len() > CLOSE_REASON_BYTES_MAX || !is_utf8(reason) {
             return Err(Misuse::InvalidClose);
         }
+        self.release_held(usize::MAX, out);
         self.write_close(code, reason, out);
         self.phase = Phase::CloseSent;
         self.since = now;

@@ -304,6 +304,9 @@ impl<S> Connection<S> {
             self.driver.conclude(cx.now, &mut self.out);
         }
         self.flush(cx);
+        if self.release_held() {
+            self.flush(cx);
+        }
         if self.opened {
             self.opened = false;
             self.announced = true;
@@ -424,10 +427,14 @@ impl<S> Connection<S> {
         if self.phase != Phase::Open {
             return;
         }
-        let is_deaf = self.held || self.out.len() > self.limits.out_bytes_high as usize;
+        let is_full = self.out.len() > self.limits.out_bytes_high as usize;
         match &mut self.driver {
-            // It was we who did not listen.
-            Driver::WebSocket(websocket) if is_deaf => return websocket.excuse_silence(now),
+            // It was we who did not listen. One that does not take our close frame is not excused.
+            Driver::WebSocket(websocket)
+                if self.held || is_full && websocket.accepts_messages() =>
+            {
+                return websocket.excuse_silence(now);
+            }
             Driver::Client(client) if self.held => return client.excuse_silence(now),
             _ => {}
         }
@@ -436,7 +443,9 @@ impl<S> Connection<S> {
             .driver
             .handle_deadline(now, &mut inbox.log, &mut self.out)
         {
-            self.cause = Some(Cause::TimedOut(missed));
+            self.blame(Cause::TimedOut(missed));
+            // It had that time to read our close frame, too, and has not come as far as that.
+            self.cut |= missed == Deadline::Close && !self.out.is_empty();
         }
         self.announced |= inbox.deliver(key, self.listener, base, seen);
     }
@@ -462,6 +471,11 @@ impl<S> Connection<S> {
     /// It ends at the next settling. The first cause counts.
     pub(super) fn cut(&mut self, cause: Cause) {
         self.cut = true;
+        self.blame(cause);
+    }
+
+    /// Says why it ends, when it does. The first cause counts.
+    pub(super) fn blame(&mut self, cause: Cause) {
         self.cause.get_or_insert(cause);
     }
 

@@ -28,6 +28,7 @@ pub mod inbox;
 pub mod mailbox;
 mod ops;
 mod outbound;
+mod publish;
 pub mod timer;
 
 pub use dial::{Destination, DialConfig, Host};
@@ -37,6 +38,7 @@ use crate::buffer::{BufferPool, SendBuffer};
 use crate::conn::{Driver, ServerConn, ServerSettings, SharedDate};
 use crate::date;
 use crate::limits::{Limits, LimitsError};
+use crate::topics::Topics;
 use crate::transport::{Net, Peer, Ready, Resolved, Transport};
 use conns::{ConnKey, Conns};
 use dial::Dial;
@@ -131,6 +133,8 @@ pub struct Reactor<N: Net> {
     date: Rc<SharedDate>,
     date_second: u64,
     drains: Vec<Drain>,
+    /// Which connections hear what is published.
+    topics: Topics<ConnKey>,
     scratch: Scratch,
 }
 
@@ -170,6 +174,7 @@ impl<N: Net> Reactor<N> {
             date: Rc::new(SharedDate::new(date::imf_fixdate(second))),
             date_second: second,
             drains: Vec::new(),
+            topics: Topics::default(),
             scratch: Scratch::default(),
             net,
         })
@@ -266,6 +271,7 @@ impl<N: Net> Reactor<N> {
             now: self.now,
         };
         if let Fate::Ends { abort } = conn.settle(key, &mut cx) {
+            self.topics.leave_all(key);
             if let Some(conn) = self.conns.remove(key) {
                 conn.transport.close(&mut self.net, abort);
             }

@@ -13,10 +13,12 @@
 use super::conns::ConnKey;
 use super::drive::{Connection, Phase};
 use super::inbox::Cause;
+use super::publish::Room;
 use super::{Drain, Listener, ListenerKey, Reactor, ServerConfig};
 use crate::buffer::SendBuffer;
 use crate::conn::{
-    Driver, Exchange, Misuse, Pressure, Response, ServerConn, ServerSettings, WsConn, WsSettings,
+    Driver, Exchange, Misuse, Overflow, Pressure, Response, ServerConn, ServerSettings, WsConn,
+    WsSettings,
 };
 use crate::limits::Limits;
 use crate::transport::{Endpoint, Net, Peer};
@@ -185,8 +187,8 @@ impl<N: Net> Reactor<N> {
     /// until `What::Writable`.
     ///
     /// # Errors
-    /// - [`Misuse::Gone`] if the connection has ended, or is cut now because the peer does not
-    ///   read what waits already.
+    /// - [`Misuse::Gone`] if the connection has ended, or ends now because the peer does not
+    ///   read what waits already (see [`Overflow`]).
     /// - [`Misuse::NotAWebSocket`] if it still speaks HTTP.
     /// - [`Misuse::Closing`] behind a close frame; [`Misuse::NotUtf8`] for bad text.
     pub fn send(
@@ -195,9 +197,21 @@ impl<N: Net> Reactor<N> {
         kind: MessageKind,
         payload: &[u8],
     ) -> Result<Pressure, Misuse> {
+        let now = self.now;
         let connection = self.roomy_conn(conn)?;
-        websocket(&mut connection.driver)?.send(kind, payload, &mut connection.out)?;
-        let pressure = connection.pressure(None);
+        let room = connection.room_for_message(now)?;
+        let pressure = match room {
+            Room::None(Overflow::Drop) => Pressure::Dropped,
+            Room::None(Overflow::Close) => {
+                self.touch(conn);
+                return Err(Misuse::Gone);
+            }
+            // What has no key has nothing to be replaced by.
+            Room::Enough | Room::None(Overflow::Latest) => {
+                websocket(&mut connection.driver)?.send(kind, payload, &mut connection.out)?;
+                connection.pressure(None)
+            }
+        };
         self.touch(conn);
         Ok(pressure)
     }

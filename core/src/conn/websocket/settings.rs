@@ -9,6 +9,7 @@
 //! Not here: what the driver does about them (`conn/websocket.rs`), limits of the whole reactor
 //! (`limits.rs`), which some of these are taken from.
 
+use super::{Backpressure, Overflow};
 use crate::limits::Limits;
 use crate::ws::Role;
 use crate::ws::deflate::DeflateSettings;
@@ -40,6 +41,9 @@ pub struct WsSettings {
     pub pong_timeout: Option<Duration>,
     /// Time after our close frame for the peer to finish its side. Then `Deadline::Close`.
     pub linger_timeout: Duration,
+    /// How far the peer may fall behind with reading. By default as far as
+    /// `Limits::out_bytes_max`, and then the connection ends.
+    pub backpressure: Backpressure,
     /// permessage-deflate, for connections that agree to it. None by default: it costs more memory
     /// and time than all the rest of a connection. RFC 7692.
     pub deflate: Option<DeflateSettings>,
@@ -56,6 +60,10 @@ impl WsSettings {
             ping_interval: Some(PING_INTERVAL),
             pong_timeout: Some(PONG_TIMEOUT),
             linger_timeout: limits.linger_timeout,
+            backpressure: Backpressure {
+                limit_bytes: limits.out_bytes_max,
+                overflow: Overflow::Close,
+            },
             deflate: None,
         }
     }

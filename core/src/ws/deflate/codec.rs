@@ -126,6 +126,13 @@ impl Deflate {
         }
     }
 
+    /// Whether a message compresses to the same bytes for every connection like this: it refers to
+    /// no earlier one, and the window is the largest.
+    pub fn is_shareable(&self) -> bool {
+        let own = self.params.own;
+        !own.context_takeover && own.window_bits == WINDOW_BITS_MAX
+    }
+
     /// Compresses one whole message into a buffer of its own. None if it should be sent as it is:
     /// it is short, or would not get shorter. RFC 7692 §7.2.1.
     pub fn compress(&mut self, message: &[u8], pool: &BufferPool) -> Option<PooledBuf> {

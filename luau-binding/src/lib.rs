@@ -27,6 +27,8 @@ mod std;
 mod value;
 mod vm;
 
+/// The binding to Luau beneath, for embedders that add functions of their own.
+pub use mlua;
 pub use runtime::{BUDGET, Error, Options, Runtime, Stop};
 
 /// The name of the chunk for a script that is read from standard input.

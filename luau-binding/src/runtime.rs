@@ -260,9 +260,23 @@ impl Runtime {
         Ok(runtime)
     }
 
+    /// What scripts find, for tests of what they find.
+    #[cfg(test)]
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     /// What ends the runtime from elsewhere.
     pub fn stop(&self) -> Stop {
         self.stop.clone()
+    }
+
+    /// The VM, to hand own modules to scripts ([`mlua::Lua::register_module`]) before they run.
+    ///
+    /// Scripts yield to the loop of this runtime only: a coroutine that an embedder resumes itself
+    /// must not call what waits, such as `task.wait`.
+    pub fn lua(&self) -> &mlua::Lua {
+        &self.lua
     }
 
     /// Runs the script at `path` until nothing is left to do, and returns its exit status.

@@ -8,6 +8,7 @@
 //! - `vm/object.rs`     tagged userdata: Rust values and plain records
 //! - `vm/coroutine.rs`  threads: create, resume, reset, trace
 //! - `vm/guard.rs`      the bounds of script code: time and memory
+//! - `vm/tape.rs`       parsed JSON onto the stack
 //! - `vm/atom.rs`       the member names that raw functions compare by number
 //!
 //! Invariants
@@ -29,6 +30,7 @@ pub(crate) mod coroutine;
 mod function;
 pub(crate) mod guard;
 pub(crate) mod object;
+pub(crate) mod tape;
 
 pub(crate) use function::{function, placed_require};
 
@@ -274,13 +276,6 @@ impl<'w> Stack<'w> {
         matches!(self.kind(index), Kind::None | Kind::Nil)
     }
 
-    /// Whether `index` is `net.null`.
-    pub(crate) fn is_null(&self, index: i32) -> bool {
-        // SAFETY: the kind says that the index is present and light userdata.
-        self.kind(index) == Kind::LightUserdata
-            && unsafe { ffi::lua_lightuserdatatag(self.raw(), index) } == NULL_TAG
-    }
-
     /// The boolean at `index`, without coercion.
     pub(crate) fn boolean(&self, index: i32) -> Option<bool> {
         // SAFETY: the kind says that the index is present.
@@ -292,13 +287,6 @@ impl<'w> Stack<'w> {
     pub(crate) fn number(&self, index: i32) -> Option<f64> {
         // SAFETY: the kind says that the index is present and a number.
         (self.kind(index) == Kind::Number).then(|| unsafe { ffi::lua_tonumber(self.raw(), index) })
-    }
-
-    /// The 64-bit integer at `index`.
-    pub(crate) fn integer(&self, index: i32) -> Option<i64> {
-        // SAFETY: the kind says that the index is present and an integer.
-        (self.kind(index) == Kind::Integer)
-            .then(|| unsafe { ffi::lua_tointeger64(self.raw(), index, std::ptr::null_mut()) })
     }
 
     /// The bytes of the string at `index`.

@@ -8,7 +8,7 @@
 //! - `response.rs`  what a handler may return
 //! - `socket.rs`    the WebSocket object
 //! - `methods.rs`   methods as values
-//! - this file      the module's table, JSON and URL helpers
+//! - this file      the module's table and URL helpers; `../json/face.rs` adds those of JSON
 //!
 //! Not here: protocol rules, buffers, timeouts (core).
 
@@ -33,15 +33,6 @@ pub(crate) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
     let module = lua.create_table()?;
     let set = |name: &str, function: mlua::Function| module.raw_set(name, function);
     set("serve", vm::function(lua, worker, c"serve", server::serve)?)?;
-    set("json", vm::function(lua, worker, c"json", json_response)?)?;
-    set(
-        "jsonEncode",
-        vm::function(lua, worker, c"jsonEncode", json_encode)?,
-    )?;
-    set(
-        "jsonDecode",
-        vm::function(lua, worker, c"jsonDecode", json_decode)?,
-    )?;
     set(
         "urlEncode",
         vm::function(lua, worker, c"urlEncode", url_encode)?,
@@ -58,6 +49,7 @@ pub(crate) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
         "statusText",
         vm::function(lua, worker, c"statusText", status_text)?,
     )?;
+    json::install(lua, worker, &module)?;
     // Safe mlua has no tags on light userdata, so the raw function sets the field itself.
     let set_null = vm::function(lua, worker, c"null", |stack| {
         stack.push_null();
@@ -67,61 +59,6 @@ pub(crate) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
     set_null.call::<()>(&module)?;
     module.set_readonly(true);
     Ok(module)
-}
-
-/// `net.json(value, status?)`: a response with the value as JSON.
-fn json_response(stack: &mut Stack<'_>) -> Outcome {
-    let status = stack.number(2);
-    if status.is_none() && !stack.is_nil(2) {
-        return Err(bad_argument(stack, "net.json", 2, "a status"));
-    }
-    stack.resize(1);
-    stack.push_table(0, 3);
-    encode_to_string(stack, "net.json", false)?;
-    stack.set_field(2, c"body");
-    stack.push_number(status.unwrap_or(200.0));
-    stack.set_field(2, c"status");
-    stack.push_table(0, 1);
-    stack.push_string("application/json");
-    stack.set_field(3, c"content-type");
-    stack.set_field(2, c"headers");
-    Ok(Returns::Values(1))
-}
-
-/// Pushes the value at 1 as JSON text.
-fn encode_to_string(stack: &mut Stack<'_>, function: &str, is_pretty: bool) -> Result<(), Raise> {
-    let worker = stack.worker()?;
-    let mut scratch = worker.json.borrow_mut();
-    let text = json::encode(&mut scratch, stack, 1, is_pretty)
-        .map_err(|error| Raise::from(format!("{function}: {error}")))?;
-    stack.push_string(text);
-    Ok(())
-}
-
-/// `net.jsonEncode(value, pretty?)`.
-fn json_encode(stack: &mut Stack<'_>) -> Outcome {
-    let is_pretty = stack.boolean(2) == Some(true);
-    stack.resize(1);
-    encode_to_string(stack, "net.jsonEncode", is_pretty)?;
-    Ok(Returns::Values(1))
-}
-
-/// `net.jsonDecode(text)`.
-fn json_decode(stack: &mut Stack<'_>) -> Outcome {
-    let Some(text) = stack.bytes(1) else {
-        return Err(bad_argument(
-            stack,
-            "net.jsonDecode",
-            1,
-            "a string or a buffer",
-        ));
-    };
-    let worker = stack.worker()?;
-    let mut scratch = worker.json.borrow_mut();
-    scratch.load(text);
-    json::decode(&mut scratch, stack)
-        .map_err(|error| Raise::from(format!("net.jsonDecode: {error}")))?;
-    Ok(Returns::Values(1))
 }
 
 /// The string argument of a helper, copied.

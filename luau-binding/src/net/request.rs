@@ -395,12 +395,14 @@ fn call(stack: &mut Stack<'_>) -> Outcome {
 
 /// `request:json()`: the body, decoded. Raises if it is no JSON.
 fn json(stack: &mut Stack<'_>) -> Outcome {
-    let view = View::at(stack, 1).ok_or_else(|| not_a_request(stack))?;
+    if View::at(stack, 1).is_none() {
+        return Err(not_a_request(stack));
+    }
     let worker = stack.worker()?;
-    let mut scratch = worker.json.borrow_mut();
-    scratch.load(view.body);
-    json::decode(&mut scratch, stack)
-        .map_err(|error| Raise::from(format!("request:json: {error}")))?;
+    json::decode(worker, stack, json::Reading::default(), |stack| {
+        View::at(stack, 1).map(|view| view.body)
+    })
+    .map_err(|error| Raise::from(format!("request:json: {error}")))?;
     Ok(Returns::Values(1))
 }
 

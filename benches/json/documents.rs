@@ -1,0 +1,40 @@
+//! What is decoded and encoded: answers of an API, as lists of records, from 100 B to 1 MB.
+//!
+//! Records mix what such answers are made of: short names that repeat, strings with and without
+//! escapes and beyond ASCII, whole and broken numbers, flags, a nested list and a nested record.
+//!
+//! Invariants
+//! - The same size gives the same text, on every machine.
+//!
+//! Not here: who reads it (`peers.rs`, `script.luau`).
+
+use std::fmt::Write;
+
+/// A document of about `bytes` bytes; the one of 100 is a single small record.
+pub(crate) fn of_size(bytes: usize) -> String {
+    if bytes <= 100 {
+        return r#"{"id":17,"name":"Ann Lee","online":true,"score":12.5,"tags":["admin","ops"],"room":"lobby","at":3}"#
+            .to_owned();
+    }
+    let mut text = String::from("[");
+    let mut seed = 1_u32;
+    for id in 0.. {
+        // A linear congruence: digits without a pattern, the same each time.
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let ratio = f64::from(seed >> 8) / 1_000.0;
+        let _ = write!(
+            text,
+            r#"{{"id":{id},"name":"Person number {seed}","email":"p{id}@example.test","active":{},"score":{ratio},"visits":{},"note":"said \"hi\"\nand left, naïve as ever","tags":["red","green","blue"],"address":{{"street":"{} Main Street","city":"Lübeck","zip":"{:05}"}},"parent":null}}"#,
+            seed & 64 == 0,
+            seed >> 20,
+            seed % 200,
+            seed % 100_000,
+        );
+        if text.len() >= bytes {
+            break;
+        }
+        text.push(',');
+    }
+    text.push(']');
+    text
+}

@@ -13,10 +13,12 @@
 //!
 //! Not here: what values mean (`net/`), when a coroutine runs (`scheduler.rs`).
 
-use crate::net::request::{self, Unfinished, View};
+use crate::net::body;
+use crate::net::request::{self, Origin, Unfinished, View};
 use crate::net::response::{self, Fields};
 use crate::net::server::ServerState;
 use crate::net::socket::{self, Event, SocketState};
+use crate::net::stream::{self, Begun, StreamState};
 use crate::runtime::Worker;
 use crate::scheduler::{self, Progress};
 use crate::vm::{Kind, Pin, Stack};
@@ -41,6 +43,8 @@ pub(crate) enum Purpose {
     Upgrade(Box<Offer>),
     /// A callback of a socket.
     Socket(Rc<SocketState>, Callback),
+    /// A function that writes the body of a response.
+    Stream(Rc<StreamState>),
     /// An `error` callback.
     Hook,
 }
@@ -109,6 +113,7 @@ pub(crate) fn deliver(worker: &Worker, completion: Completion<'_>) {
             request,
             listener,
         } => receive_request(worker, (conn, exchange), &request, listener),
+        What::Body { exchange, bytes } if body::piece(worker, conn, exchange, bytes) => {}
         What::Body { exchange, bytes } => {
             let mut awaited = worker.awaited.borrow_mut();
             let found = awaited
@@ -118,6 +123,7 @@ pub(crate) fn deliver(worker: &Worker, completion: Completion<'_>) {
                 awaited.request.body.extend_from_slice(bytes);
             }
         }
+        What::End { exchange } if body::end(worker, conn, exchange) => {}
         What::End { exchange } => finish_request(worker, conn, exchange),
         What::Open => with_socket(worker, conn, |socket| {
             socket::deliver(worker, socket, Event::Open);
@@ -128,9 +134,12 @@ pub(crate) fn deliver(worker: &Worker, completion: Completion<'_>) {
         What::Closing { code, reason } => with_socket(worker, conn, |socket| {
             socket::closing(socket, code, reason);
         }),
-        What::Writable => with_socket(worker, conn, |socket| {
-            socket::deliver(worker, socket, Event::Drain);
-        }),
+        What::Writable => {
+            stream::writable(worker, conn);
+            with_socket(worker, conn, |socket| {
+                socket::deliver(worker, socket, Event::Drain);
+            });
+        }
         // Pongs keep connections alive, which is core's business; scripts do not ask for them.
         What::Pong { .. } => {}
         // Answers come to connections that were opened by us, and scripts cannot open any yet.
@@ -152,6 +161,8 @@ fn close(worker: &Worker, conn: ConnKey, cause: &Cause) {
         .awaited
         .borrow_mut()
         .retain(|awaited| awaited.conn != conn);
+    body::closed(worker, conn, cause);
+    stream::closed(worker, conn);
     with_socket(worker, conn, |socket| {
         let (code, reason) = match cause {
             Cause::Violation(violation) => (violation.close_code(), violation.rule()),
@@ -172,19 +183,26 @@ fn receive_request(
     let Some(server) = worker.server(listener) else {
         return response::respond_plain(worker, conn, exchange, 503, &[]);
     };
-    let peer = worker.reactor.borrow().peer(conn);
-    if request.has_body() {
+    let origin = Origin {
+        conn,
+        exchange,
+        peer: worker.reactor.borrow().peer(conn),
+        is_streamed: server.streams_bodies,
+    };
+    if request.has_body() && server.streams_bodies {
+        body::begin(worker, conn, exchange);
+    } else if request.has_body() {
         worker.awaited.borrow_mut().push(Awaited {
             conn,
             exchange,
             server,
-            request: Unfinished::new(request, peer),
+            request: Unfinished::new(request, &origin),
         });
         return;
     }
     let mut from = worker.root.stack(worker);
     let bottom = from.len();
-    request::push(worker, &mut from, request, peer);
+    request::push(worker, &mut from, request, &origin);
     let asked = Asked {
         conn,
         exchange,
@@ -292,13 +310,19 @@ pub(crate) fn returned(worker: &Worker, purpose: Purpose, stack: &mut Stack<'_>)
         Purpose::Detached | Purpose::Main | Purpose::Hook => {}
         Purpose::Request(asked) => {
             let answered = response::respond(worker, stack, asked.conn, asked.exchange);
-            if let Err(message) = answered {
-                fail_request(worker, &asked, "request", &Failure::plain(&message));
-            }
+            settle_answer(worker, stack, asked, "request", answered);
         }
         Purpose::Upgrade(offer) => {
-            if let Err(message) = decide(worker, stack, &offer) {
-                fail_request(worker, &offer.asked, "upgrade", &Failure::plain(&message));
+            let answered = decide(worker, stack, &offer);
+            settle_answer(worker, stack, offer.asked, "upgrade", answered);
+        }
+        Purpose::Stream(stream) => {
+            if let Err(misuse) = stream::finish(worker, &stream) {
+                fail_stream(
+                    worker,
+                    &stream,
+                    &Failure::plain(&format!("response: {misuse}")),
+                );
             }
         }
         Purpose::Socket(socket, _) => socket::callback_ended(worker, &socket),
@@ -313,6 +337,10 @@ pub(crate) fn raised(worker: &Worker, purpose: Purpose, failure: Failure) {
         Purpose::Hook => worker.report("in the error callback", &failure),
         Purpose::Request(asked) => fail_request(worker, &asked, "request", &failure),
         Purpose::Upgrade(offer) => fail_request(worker, &offer.asked, "upgrade", &failure),
+        Purpose::Stream(stream) => {
+            stream::abandon(worker, &stream);
+            fail_stream(worker, &stream, &failure);
+        }
         Purpose::Socket(socket, callback) => {
             let context = Context {
                 kind: callback.name(),
@@ -330,9 +358,46 @@ pub(crate) fn raised(worker: &Worker, purpose: Purpose, failure: Failure) {
     }
 }
 
+/// Goes on from what a handler has answered: reports what cannot be an answer, and runs the
+/// function of a body that is streamed.
+fn settle_answer(
+    worker: &Worker,
+    stack: &Stack<'_>,
+    mut asked: Asked,
+    kind: &'static str,
+    answered: Result<Option<Begun>, String>,
+) {
+    let key = (asked.conn, asked.exchange);
+    match answered {
+        Ok(None) => body::forget(worker, key.0, key.1),
+        Ok(Some(begun)) => {
+            let request = asked.request.take().or_else(|| {
+                // It lies where `receive_request` has pushed it.
+                let mut from = worker.root.stack(worker);
+                let at = from.len();
+                View::at(&from, at)?;
+                Some(from.pin(at, worker.root.released()))
+            });
+            stream::start(worker, stack, begun, key, (asked.server, request));
+        }
+        Err(message) => fail_request(worker, &asked, kind, &Failure::plain(&message)),
+    }
+}
+
+/// Reports why a streamed body was not written to its end.
+fn fail_stream(worker: &Worker, stream: &StreamState, failure: &Failure) {
+    let context = Context {
+        kind: "stream",
+        conn: stream.conn,
+        request: stream.request.as_ref(),
+    };
+    report(worker, &stream.server, failure, &context);
+}
+
 /// Answers 500 and reports why.
 fn fail_request(worker: &Worker, asked: &Asked, kind: &'static str, failure: &Failure) {
     response::respond_plain(worker, asked.conn, asked.exchange, 500, &[]);
+    body::forget(worker, asked.conn, asked.exchange);
     let context = Context {
         kind,
         conn: asked.conn,
@@ -342,14 +407,16 @@ fn fail_request(worker: &Worker, asked: &Asked, kind: &'static str, failure: &Fa
 }
 
 /// Acts on the result of an upgrade callback, at the bottom of `stack`.
-fn decide(worker: &Worker, stack: &mut Stack<'_>, offer: &Offer) -> Result<(), String> {
+fn decide(worker: &Worker, stack: &mut Stack<'_>, offer: &Offer) -> Result<Option<Begun>, String> {
     let Asked { conn, exchange, .. } = offer.asked;
     match (stack.kind(1), stack.boolean(1)) {
         (Kind::None | Kind::Nil, _) | (_, Some(false)) => {
             response::respond_plain(worker, conn, exchange, 403, &[]);
-            Ok(())
+            Ok(None)
         }
-        (_, Some(true)) => accept(worker, stack, offer, None, None, &Fields::default()),
+        (_, Some(true)) => {
+            accept(worker, stack, offer, None, None, &Fields::default()).map(|()| None)
+        }
         (Kind::Table, _) => decide_by_table(worker, stack, offer),
         _ => Err(format!(
             "upgrade returns true, false or a table, not {}",
@@ -359,7 +426,11 @@ fn decide(worker: &Worker, stack: &mut Stack<'_>, offer: &Offer) -> Result<(), S
 }
 
 /// `{ status, headers, body }` refuses; `{ protocol, headers, data }` accepts.
-fn decide_by_table(worker: &Worker, stack: &mut Stack<'_>, offer: &Offer) -> Result<(), String> {
+fn decide_by_table(
+    worker: &Worker,
+    stack: &mut Stack<'_>,
+    offer: &Offer,
+) -> Result<Option<Begun>, String> {
     stack.resize(1);
     stack.push_field(1, c"status");
     let is_refused = !stack.is_nil(2);
@@ -383,7 +454,7 @@ fn decide_by_table(worker: &Worker, stack: &mut Stack<'_>, offer: &Offer) -> Res
     }
     stack.push_field(1, c"data");
     let data = (!stack.is_nil(3)).then_some(3);
-    accept(worker, stack, offer, protocol.as_deref(), data, &fields)
+    accept(worker, stack, offer, protocol.as_deref(), data, &fields).map(|()| None)
 }
 
 /// Accepts an upgrade, and makes the socket's object.
@@ -436,7 +507,7 @@ fn accept(
 
 /// Where a failure happened, for its report.
 struct Context<'a> {
-    /// Which callback: `request`, `upgrade`, `open`, `message`, `drain` or `close`.
+    /// Which callback: `request`, `upgrade`, `stream`, `open`, `message`, `drain` or `close`.
     kind: &'static str,
     conn: ConnKey,
     request: Option<&'a Pin>,
@@ -452,7 +523,7 @@ fn report(worker: &Worker, server: &ServerState, failure: &Failure, context: &Co
     let (mut method, mut target, mut ip, mut port) = (Vec::new(), Vec::new(), String::new(), 0);
     // Without a pin the request lies where `receive_request` has pushed it.
     let at = from.len();
-    if matches!(context.kind, "request" | "upgrade")
+    if matches!(context.kind, "request" | "upgrade" | "stream")
         && let Some(view) = View::at(&from, at)
     {
         (method, target) = (view.method().to_vec(), view.target().to_vec());

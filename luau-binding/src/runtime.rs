@@ -18,10 +18,12 @@
 
 use crate::bridge::{self, Awaited, Failure, Purpose};
 use crate::json::Json;
+use crate::net::body::Bodies;
 use crate::net::methods::Methods;
 use crate::net::response::Fields;
 use crate::net::server::ServerState;
 use crate::net::socket::{SocketState, Sockets};
+use crate::net::stream::Streams;
 use crate::require::{self, Requirer};
 use crate::scheduler::{self, Scheduler};
 use crate::vm::guard::Guard;
@@ -141,6 +143,10 @@ pub(crate) struct Worker {
     pub(crate) pump: RefCell<VecDeque<Rc<SocketState>>>,
     /// Requests whose bodies are under way.
     pub(crate) awaited: RefCell<Vec<Awaited>>,
+    /// Bodies of requests that handlers read piece by piece.
+    pub(crate) bodies: RefCell<Bodies>,
+    /// Responses that are written piece by piece.
+    pub(crate) streams: RefCell<Streams>,
     pub(crate) methods: RefCell<Methods>,
     pub(crate) json: RefCell<Json>,
     pub(crate) fields: RefCell<Fields>,
@@ -241,6 +247,8 @@ impl Runtime {
             sockets: RefCell::default(),
             pump: RefCell::default(),
             awaited: RefCell::default(),
+            bodies: RefCell::default(),
+            streams: RefCell::default(),
             methods: RefCell::default(),
             json: RefCell::default(),
             fields: RefCell::default(),

@@ -14,14 +14,16 @@
 //!   somebody else's request.
 //! - Time is an argument, in seconds of [`vm::clock`].
 //!
-//! What scripts ask for is in `scheduler/ask.rs`.
+//! What scripts ask for is in `scheduler/ask.rs`, what ends a wait in `scheduler/wake.rs`.
 //!
 //! Not here: what a finished coroutine's results mean (`bridge.rs`), the script's face of all this
 //! (`std/task.rs`).
 
 mod ask;
+mod wake;
 
 pub(crate) use ask::{When, cancel, spawn, wait_for_time, wait_for_wire};
+pub(crate) use wake::{wake, wake_raising};
 
 use crate::bridge::{self, Failure, Purpose};
 use crate::runtime::Worker;
@@ -362,7 +364,16 @@ pub(crate) fn start(
         return Progress::Done;
     };
     let args = push(&mut coroutine.stack(worker));
-    run(worker, from, id, &coroutine, args)
+    run(worker, from, id, &coroutine, Resume::Values(args))
+}
+
+/// What a coroutine goes on with.
+#[derive(Clone, Copy, Debug)]
+enum Resume {
+    /// The topmost so many values of its stack.
+    Values(i32),
+    /// The topmost value of its stack, as an error.
+    Error,
 }
 
 /// Resumes the coroutine of task `id`, and settles what it was for if it ends.
@@ -371,10 +382,13 @@ fn run(
     from: &Stack<'_>,
     id: u32,
     coroutine: &Rc<Coroutine>,
-    args: i32,
+    with: Resume,
 ) -> Progress {
     worker.scheduler.borrow_mut().enter(id, State::Running);
-    let resumed = coroutine.resume(from, args);
+    let resumed = match with {
+        Resume::Values(args) => coroutine.resume(from, args),
+        Resume::Error => coroutine.resume_error(from),
+    };
     let (outcome, may_reuse) = match resumed {
         Resumed::Suspended => return suspended(worker, id),
         Resumed::Returned => (None, true),
@@ -412,39 +426,6 @@ fn suspended(worker: &Worker, id: u32) -> Progress {
         return Progress::Done;
     }
     Progress::Pending(id)
-}
-
-/// Resumes the task that `key` names, if it still waits for it. `push` puts the results of the
-/// wait on its stack and returns how many. False if the key is stale.
-pub(crate) fn wake(
-    worker: &Worker,
-    from: &Stack<'_>,
-    key: WaitKey,
-    push: impl FnOnce(&mut Stack<'_>) -> i32,
-) -> bool {
-    let coroutine = {
-        let scheduler = worker.scheduler.borrow();
-        if !scheduler.is_current(key) {
-            return false;
-        }
-        scheduler
-            .get(key.task)
-            .and_then(|task| task.coroutine.clone())
-    };
-    let Some(coroutine) = coroutine else {
-        return false;
-    };
-    if !coroutine.is_suspended() {
-        lose(
-            worker,
-            key.task,
-            "its coroutine was resumed or closed by somebody else",
-        );
-        return false;
-    }
-    let args = push(&mut coroutine.stack(worker));
-    run(worker, from, key.task, &coroutine, args);
-    true
 }
 
 /// Settles what was to come of coroutines that scripts have run to their end by themselves.

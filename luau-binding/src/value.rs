@@ -113,6 +113,11 @@ impl Options<'_> {
         })
     }
 
+    /// True or false.
+    pub(crate) fn flag(&self, stack: &mut Stack<'_>, key: &CStr) -> Result<Option<bool>, Raise> {
+        self.read(stack, key, "true or false", |stack, at| stack.boolean(at))
+    }
+
     /// A string, copied.
     pub(crate) fn text(&self, stack: &mut Stack<'_>, key: &CStr) -> Result<Option<String>, Raise> {
         self.read(stack, key, "a string", |stack, at| {

@@ -141,7 +141,7 @@ fn what_cannot_be_an_answer_is_a_500_that_names_it() {
         ),
         (
             "body",
-            "response: body must be a string or a buffer, not table",
+            "response: body must be a string, a buffer or a function, not table",
         ),
         (
             "headers",

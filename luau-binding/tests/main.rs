@@ -2,11 +2,13 @@
 //!
 //! One binary: one link. Each module is one area.
 
+mod bodies;
 mod command;
 mod examples;
 mod http;
 mod runaway;
 mod scripts;
+mod streams;
 mod support;
 mod types;
 mod websocket;

@@ -352,6 +352,44 @@ impl ServerConn {
         Ok(())
     }
 
+    /// Gives up a body that was begun: the connection closes behind what was sent of it, so that
+    /// the peer can see that it is not whole. False if only a reset could tell the peer that, as
+    /// its protocol (HTTP/1.0) knows no other end of a body than that of the connection.
+    ///
+    /// # Errors
+    /// [`Misuse::AlreadyAnswered`] if no body is awaited.
+    pub fn abandon_body(
+        &mut self,
+        exchange: Exchange,
+        now: Instant,
+        out: &mut SendBuffer,
+    ) -> Result<bool, Misuse> {
+        match self.pipeline.answer(exchange)? {
+            Answer::Waiting => return Err(Misuse::AlreadyAnswered),
+            Answer::UntilClose => return Ok(false),
+            Answer::Chunked | Answer::Length { .. } | Answer::Bodiless => {}
+        }
+        self.pipeline.close_after(exchange);
+        self.finish(exchange, now, out);
+        Ok(true)
+    }
+
+    /// Whether pieces of a body are sent for `exchange`: its answer has begun, and is neither one
+    /// without a body (HEAD, 204, 304) nor complete.
+    pub fn sends_body(&self, exchange: Exchange) -> bool {
+        !matches!(
+            self.pipeline.answer(exchange),
+            Ok(Answer::Waiting | Answer::Bodiless) | Err(_)
+        )
+    }
+
+    /// The application would not listen: a body that did not come meanwhile is not late.
+    pub fn excuse_silence(&mut self, now: Instant) {
+        if let State::Body { .. } = self.state {
+            self.renew_deadline(now);
+        }
+    }
+
     /// Accepts the upgrade of `exchange` with a 101 that names `protocol` and has `fields`. Once it
     /// is its turn, the reactor puts a `WsConn` in its place and this driver
     /// has done its work.

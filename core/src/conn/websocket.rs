@@ -247,11 +247,18 @@ impl WsConn {
     }
 
     /// Counts silence from `now` on, because it was we who did not read: the application held the
-    /// connection, or what it owes was not sent. To be called when reading begins again.
-    pub fn excuse_silence(&mut self, now: Instant) {
+    /// connection, or what it owes was not sent. To be called when the deadline passes meanwhile.
+    ///
+    /// If nothing waits to be sent it is pinged all the same: nobody will hear the pong, but a peer
+    /// that has gone answers with a reset.
+    pub fn excuse_silence(&mut self, now: Instant, out: &mut SendBuffer) {
         self.received_at = now;
         if self.phase == Phase::Pinged {
             self.phase = Phase::Open;
+        }
+        if out.is_empty() {
+            // One that is closing is asked nothing.
+            let _closing = self.ping(b"", out);
         }
     }
 

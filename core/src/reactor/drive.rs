@@ -77,7 +77,7 @@ pub(super) struct Connection<S> {
     /// The peer closed or failed; short reads prove nothing any more.
     hung_up: bool,
     /// The peer has sent its last byte; whether the driver knows is the other flag.
-    eof: bool,
+    pub(super) eof: bool,
     eof_told: bool,
     /// The spill was left by a pausing driver, not for want of bytes.
     stalled: bool,
@@ -433,9 +433,10 @@ impl<S> Connection<S> {
             Driver::WebSocket(websocket)
                 if self.held || is_full && websocket.accepts_messages() =>
             {
-                return websocket.excuse_silence(now);
+                return websocket.excuse_silence(now, &mut self.out);
             }
             Driver::Client(client) if self.held => return client.excuse_silence(now),
+            Driver::Server(server) if self.held || is_full => server.excuse_silence(now),
             _ => {}
         }
         let (base, seen) = (inbox.used, inbox.log.events().len());

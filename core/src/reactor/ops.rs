@@ -153,6 +153,43 @@ impl<N: Net> Reactor<N> {
         })
     }
 
+    /// Gives up a body that was begun, so that the peer can see that it is not whole: the
+    /// connection closes behind what was sent, or is cut if the peer speaks HTTP/1.0.
+    ///
+    /// # Errors
+    /// [`Misuse::Gone`], or as [`ServerConn::abandon_body`].
+    pub fn abandon_body(&mut self, conn: ConnKey, exchange: Exchange) -> Result<(), Misuse> {
+        let mut is_plain = false;
+        self.answer(conn, exchange, |server, out, now| {
+            is_plain = server.abandon_body(exchange, now, out)?;
+            Ok(())
+        })?;
+        if is_plain {
+            Ok(())
+        } else {
+            self.terminate(conn)
+        }
+    }
+
+    /// Whether [`write_body`](Self::write_body) would send anything for `exchange`: not where
+    /// there must be no body, as in the answer to a HEAD.
+    pub fn sends_body(&self, conn: ConnKey, exchange: Exchange) -> bool {
+        let connection = self.conns.get(conn);
+        connection.is_some_and(|connection| match &connection.driver {
+            Driver::Server(server) => server.sends_body(exchange),
+            Driver::Client(_) | Driver::WebSocket(_) => false,
+        })
+    }
+
+    /// Whether `conn` has ended, or its peer has said that it will send nothing more. Few peers
+    /// that have said so still listen; those that do are still answered.
+    pub fn has_left(&self, conn: ConnKey) -> bool {
+        let connection = self.conns.get(conn);
+        connection.is_none_or(|connection| {
+            connection.phase != Phase::Open || connection.is_cut() || connection.eof
+        })
+    }
+
     /// Accepts an upgrade to WebSocket. `What::Open` follows; messages may be sent at once unless
     /// earlier requests of the connection are still unanswered.
     ///

@@ -5,18 +5,28 @@
 //!
 //! - `server.rs`    `net.serve`, options, the server object
 //! - `request.rs`   requests and their headers
+//! - `body.rs`      bodies that are read piece by piece
+//! - `form.rs`      forms, urlencoded and multipart
+//! - `cookies.rs`   cookies
 //! - `response.rs`  what a handler may return
+//! - `stream.rs`    responses that leave piece by piece
+//! - `events.rs`    server-sent events
 //! - `socket.rs`    the WebSocket object
 //! - `methods.rs`   methods as values
 //! - this file      the module's table and URL helpers; `../json/face.rs` adds those of JSON
 //!
 //! Not here: protocol rules, buffers, timeouts (core).
 
+pub(crate) mod body;
+mod cookies;
+mod events;
+mod form;
 pub(crate) mod methods;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod server;
 pub(crate) mod socket;
+pub(crate) mod stream;
 
 use crate::json;
 use crate::runtime::Worker;
@@ -28,11 +38,17 @@ use std::rc::Rc;
 /// Makes the module's table, and installs the metatables behind it.
 pub(crate) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua::Table> {
     request::install(lua, worker)?;
+    stream::install(lua, worker)?;
+    events::install(lua, worker)?;
     socket::install(lua, worker)?;
     server::install(lua, worker)?;
     let module = lua.create_table()?;
     let set = |name: &str, function: mlua::Function| module.raw_set(name, function);
     set("serve", vm::function(lua, worker, c"serve", server::serve)?)?;
+    set(
+        "eventStream",
+        vm::function(lua, worker, c"eventStream", events::event_stream)?,
+    )?;
     set(
         "urlEncode",
         vm::function(lua, worker, c"urlEncode", url_encode)?,

@@ -11,7 +11,7 @@
 //!
 //! Not here: who answers it (`bridge.rs`), what an answer may be (`response.rs`).
 
-use super::methods;
+use super::{body, cookies, form, methods};
 use crate::json;
 use crate::runtime::Worker;
 use crate::value::bad_argument;
@@ -19,13 +19,15 @@ use crate::vm::atom::Atom;
 use crate::vm::object::{Metatable, Tag};
 use crate::vm::{Outcome, Raise, Returns, Stack};
 use core::net::IpAddr;
+use hukilau_core::conn::Exchange;
 use hukilau_core::http1::Request;
+use hukilau_core::reactor::conns::ConnKey;
 use hukilau_core::transport::Peer;
 use hukilau_core::url;
 use std::rc::Rc;
 
 /// Bytes of [`Prefix`] in front of each record.
-const PREFIX_BYTES: usize = 32;
+const PREFIX_BYTES: usize = 48;
 /// Bytes of one field's spans: offset and length of name and value, 16 bits each.
 const FIELD_BYTES: usize = 8;
 
@@ -40,13 +42,30 @@ struct Prefix {
     /// Bytes of the address that count: 0 for a socket file, 4, or 16.
     address_len: u8,
     address: [u8; 16],
+    /// The connection's key as a token, and the number of the exchange.
+    token: u64,
+    exchange: u32,
+    /// The head announces a body.
+    has_body: bool,
+    /// The body comes by `request:read()`, and is not in the record.
+    is_streamed: bool,
+}
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) conn: ConnKey,
+    pub(crate) exchange: Exchange,
+    pub(crate) peer: Option<Peer>,
+    /// Its body comes by `request:read()`.
+    pub(crate) is_streamed: bool,
 }
 
 impl Prefix {
-    fn of(request: &Request<'_>, peer: Option<Peer>) -> Self {
+    fn of(request: &Request<'_>, origin: &Origin) -> Self {
         let head = request.head();
         let narrow = |n: u32| u16::try_from(n).unwrap_or(0);
-        let (port, address_len, address) = match peer {
+        let (port, address_len, address) = match origin.peer {
             Some(Peer::Ip(peer)) => match peer.ip() {
                 IpAddr::V4(ip) => {
                     let mut address = [0; 16];
@@ -65,6 +84,10 @@ impl Prefix {
             port,
             address_len,
             address,
+            token: origin.conn.to_token(),
+            exchange: origin.exchange.0,
+            has_body: request.has_body(),
+            is_streamed: origin.is_streamed,
         }
     }
 
@@ -83,14 +106,22 @@ impl Prefix {
         for (place, number) in bytes.chunks_exact_mut(2).zip(numbers) {
             place.copy_from_slice(&number.to_ne_bytes());
         }
-        bytes[16..].copy_from_slice(&self.address);
+        bytes[16..32].copy_from_slice(&self.address);
+        bytes[32..40].copy_from_slice(&self.token.to_ne_bytes());
+        bytes[40..44].copy_from_slice(&self.exchange.to_ne_bytes());
+        bytes[44] = u8::from(self.has_body);
+        bytes[45] = u8::from(self.is_streamed);
         bytes
     }
 
     fn from_bytes(bytes: &[u8; PREFIX_BYTES]) -> Self {
         let number = |n: usize| u16::from_ne_bytes([bytes[2 * n], bytes[2 * n + 1]]);
         let mut address = [0; 16];
-        address.copy_from_slice(&bytes[16..]);
+        address.copy_from_slice(&bytes[16..32]);
+        let mut token = [0; 8];
+        token.copy_from_slice(&bytes[32..40]);
+        let mut exchange = [0; 4];
+        exchange.copy_from_slice(&bytes[40..44]);
         Self {
             fields: number(0),
             head_len: number(1),
@@ -99,6 +130,10 @@ impl Prefix {
             port: number(6),
             address_len: u8::try_from(number(7)).unwrap_or(0),
             address,
+            token: u64::from_ne_bytes(token),
+            exchange: u32::from_ne_bytes(exchange),
+            has_body: bytes[44] != 0,
+            is_streamed: bytes[45] != 0,
         }
     }
 }
@@ -146,6 +181,27 @@ impl<'a> View<'a> {
         cut(self.head, self.prefix.target)
     }
 
+    /// The body, as far as it is in the record.
+    pub(super) fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// Whether the head announced a body.
+    pub(super) fn has_body(&self) -> bool {
+        self.prefix.has_body
+    }
+
+    /// Whether the body comes by `request:read()`.
+    pub(super) fn is_streamed(&self) -> bool {
+        self.prefix.is_streamed
+    }
+
+    /// Whose request it is.
+    pub(super) fn origin(&self) -> Option<(ConnKey, Exchange)> {
+        let conn = ConnKey::from_token(self.prefix.token)?;
+        Some((conn, Exchange(self.prefix.exchange)))
+    }
+
     /// Names and values in wire order.
     fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let (head, fields) = (self.head, self.fields);
@@ -159,7 +215,10 @@ impl<'a> View<'a> {
     }
 
     /// The values of all fields called `name`.
-    fn values<'n>(&self, name: &'n [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+    pub(super) fn values<'n>(
+        &self,
+        name: &'n [u8],
+    ) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         self.fields()
             .filter(move |(have, _)| have.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
@@ -205,14 +264,9 @@ fn write_fields(request: &Request<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Pushes a request that has no body.
-pub(crate) fn push(
-    worker: &Worker,
-    stack: &mut Stack<'_>,
-    request: &Request<'_>,
-    peer: Option<Peer>,
-) {
-    let prefix = Prefix::of(request, peer).to_bytes();
+/// Pushes a request that has no body, or one that is read piece by piece.
+pub(crate) fn push(worker: &Worker, stack: &mut Stack<'_>, request: &Request<'_>, origin: &Origin) {
+    let prefix = Prefix::of(request, origin).to_bytes();
     let mut fields = worker.scratch.borrow_mut();
     write_fields(request, &mut fields);
     stack.push_record(Tag::Request, [&prefix, &fields, request.bytes(), &[]]);
@@ -220,11 +274,11 @@ pub(crate) fn push(
 
 impl Unfinished {
     /// Keeps a request until its body is there.
-    pub(crate) fn new(request: &Request<'_>, peer: Option<Peer>) -> Self {
+    pub(crate) fn new(request: &Request<'_>, origin: &Origin) -> Self {
         let mut fields = Vec::new();
         write_fields(request, &mut fields);
         Self {
-            prefix: Prefix::of(request, peer).to_bytes(),
+            prefix: Prefix::of(request, origin).to_bytes(),
             fields: fields.into_boxed_slice(),
             head: request.bytes().into(),
             body: Vec::new(),
@@ -255,7 +309,9 @@ pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> 
         .install()?;
     methods::add(lua, worker, (Tag::Request, Atom::Json), c"json", json)?;
     methods::add(lua, worker, (Tag::Request, Atom::Buffer), c"buffer", buffer)?;
-    methods::add(lua, worker, (Tag::Request, Atom::Form), c"form", form)?;
+    methods::add(lua, worker, (Tag::Request, Atom::Form), c"form", form::read)?;
+    methods::add(lua, worker, (Tag::Request, Atom::Read), c"read", body::read)?;
+    methods::add(lua, worker, (Tag::Request, Atom::Closed), c"closed", closed)?;
     methods::add(lua, worker, (Tag::Headers, Atom::All), c"all", all_values)?;
     methods::add(
         lua,
@@ -266,7 +322,7 @@ pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> 
     )
 }
 
-fn not_a_request(stack: &Stack<'_>) -> Raise {
+pub(super) fn not_a_request(stack: &Stack<'_>) -> Raise {
     bad_argument(stack, "request", 1, "a request (call methods with a colon)")
 }
 
@@ -298,7 +354,7 @@ fn index(stack: &mut Stack<'_>) -> Outcome {
             let query = query.to_vec();
             push_pairs(stack, url::query_pairs(&query));
         }
-        Some(Atom::Cookies) => push_cookies(stack),
+        Some(Atom::Cookies) => cookies::push(stack),
         Some(Atom::Headers) => push_headers(stack),
         Some(atom) if methods::push(stack, Tag::Request, atom)? => {}
         _ => return Err(methods::unknown(stack, "request", MEMBERS)),
@@ -308,7 +364,7 @@ fn index(stack: &mut Stack<'_>) -> Outcome {
 
 const MEMBERS: &[&str] = &[
     "method", "path", "target", "query", "headers", "cookies", "body", "ip", "port", "scheme",
-    "json", "buffer", "form",
+    "json", "buffer", "form", "read", "closed",
 ];
 
 /// Pushes a part of the record at 1 as a string.
@@ -353,27 +409,6 @@ where
     }
 }
 
-/// Pushes the cookies by name. RFC 6265 §4.2.1; of a name that repeats the first counts, as it is
-/// the one with the longest path (§5.4).
-fn push_cookies(stack: &mut Stack<'_>) {
-    let mut cookies: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-    if let Some(view) = View::at(stack, 1) {
-        for value in view.values(b"cookie") {
-            for pair in value.split(|byte| *byte == b';') {
-                let pair = pair.trim_ascii();
-                let Some(mark) = pair.iter().position(|byte| *byte == b'=') else {
-                    continue;
-                };
-                let (name, value) = (&pair[..mark], &pair[mark + 1..]);
-                if !cookies.iter().any(|(have, _)| have == name) {
-                    cookies.push((name.to_vec(), value.to_vec()));
-                }
-            }
-        }
-    }
-    push_pairs(stack, cookies.into_iter());
-}
-
 /// Pushes a record of the fields alone.
 fn push_headers(stack: &mut Stack<'_>) {
     stack.push_record_of(Tag::Headers, |stack| {
@@ -388,16 +423,16 @@ fn call(stack: &mut Stack<'_>) -> Outcome {
     match stack.called_member() {
         Some(Atom::Json) => json(stack),
         Some(Atom::Buffer) => buffer(stack),
-        Some(Atom::Form) => form(stack),
+        Some(Atom::Form) => form::read(stack),
+        Some(Atom::Read) => body::read(stack),
+        Some(Atom::Closed) => closed(stack),
         _ => Err(methods::unknown_call(stack, "request", MEMBERS)),
     }
 }
 
 /// `request:json()`: the body, decoded. Raises if it is no JSON.
 fn json(stack: &mut Stack<'_>) -> Outcome {
-    if View::at(stack, 1).is_none() {
-        return Err(not_a_request(stack));
-    }
+    with_whole_body(stack, "json")?;
     let worker = stack.worker()?;
     json::decode(worker, stack, json::Reading::default(), |stack| {
         View::at(stack, 1).map(|view| view.body)
@@ -408,28 +443,33 @@ fn json(stack: &mut Stack<'_>) -> Outcome {
 
 /// `request:buffer()`: the body as a buffer.
 fn buffer(stack: &mut Stack<'_>) -> Outcome {
-    let view = View::at(stack, 1).ok_or_else(|| not_a_request(stack))?;
+    let view = with_whole_body(stack, "buffer")?;
     let body = view.body.to_vec();
     stack.push_buffer(&body);
     Ok(Returns::Values(1))
 }
 
-/// `request:form()`: the fields of an urlencoded body, as `query` gives those of the target.
-fn form(stack: &mut Stack<'_>) -> Outcome {
+/// `request:closed()`: whether the peer has gone, or has said that it sends nothing more.
+fn closed(stack: &mut Stack<'_>) -> Outcome {
     let view = View::at(stack, 1).ok_or_else(|| not_a_request(stack))?;
-    let is_form = view.values(b"content-type").next().is_some_and(|value| {
-        let kind = value.split(|byte| *byte == b';').next().unwrap_or(value);
-        kind.trim_ascii()
-            .eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
-    });
-    if !is_form {
-        return Err(Raise::from(
-            "request:form: the body's content-type is not application/x-www-form-urlencoded",
-        ));
-    }
-    let body = view.body.to_vec();
-    push_pairs(stack, url::query_pairs(&body));
+    let conn = view.origin().map(|(conn, _)| conn);
+    let reactor = stack.worker()?.reactor.borrow();
+    let has_left = conn.is_none_or(|conn| reactor.has_left(conn));
+    drop(reactor);
+    stack.push_boolean(has_left);
     Ok(Returns::Values(1))
+}
+
+/// The request at 1, whose whole body `method` needs.
+pub(super) fn with_whole_body<'s>(stack: &'s Stack<'_>, method: &str) -> Result<View<'s>, Raise> {
+    let view = View::at(stack, 1).ok_or_else(|| not_a_request(stack))?;
+    if view.is_streamed() {
+        return Err(Raise::from(format!(
+            "request:{method}: the server streams bodies (streamBody = true): read it with \
+             request:read()"
+        )));
+    }
+    Ok(view)
 }
 
 fn headers<'s>(stack: &'s Stack<'_>) -> Result<View<'s>, Raise> {

@@ -1,7 +1,7 @@
 //! What a handler may return, turned into one answer of the reactor.
 //!
 //! Sits in the native module. `string | buffer` is a 200; a table is `{ status, headers, body }`;
-//! nothing is a 204.
+//! nothing is a 204. Where `body` is a function, only the head is sent here.
 //!
 //! Invariants
 //! - Names and values of fields are checked by core before a byte leaves: a script cannot inject a
@@ -10,6 +10,7 @@
 //!
 //! Not here: who was asked (`bridge.rs`), Date, Content-Length and Connection (core).
 
+use super::stream::{Begun, Face};
 use crate::runtime::Worker;
 use crate::value::nearest;
 use crate::vm::{Kind, Stack};
@@ -59,7 +60,8 @@ impl Fields {
     }
 }
 
-/// Answers with the value at the bottom of `stack`.
+/// Answers with the value at the bottom of `stack`. A response whose body is a function has only
+/// begun: the function is still to be run.
 ///
 /// # Errors
 /// What is wrong with the value, as a message for its author; nothing was sent then.
@@ -68,26 +70,24 @@ pub(crate) fn respond(
     stack: &mut Stack<'_>,
     conn: ConnKey,
     exchange: Exchange,
-) -> Result<(), String> {
+) -> Result<Option<Begun>, String> {
     if let Some(body) = stack.bytes(1) {
         let response = Response {
             status: 200,
             fields: &[],
             body,
         };
-        return send(worker, conn, exchange, &response);
+        return send(worker, conn, exchange, &response).map(|()| None);
     }
     match stack.kind(1) {
-        Kind::Nil | Kind::None => send(
-            worker,
-            conn,
-            exchange,
-            &Response {
+        Kind::Nil | Kind::None => {
+            let response = Response {
                 status: 204,
                 fields: &[],
                 body: &[],
-            },
-        ),
+            };
+            send(worker, conn, exchange, &response).map(|()| None)
+        }
         Kind::Table => respond_table(worker, stack, conn, exchange),
         _ => Err(format!(
             "a handler returns a string, a buffer, a table or nothing, not {}",
@@ -101,7 +101,7 @@ fn respond_table(
     stack: &mut Stack<'_>,
     conn: ConnKey,
     exchange: Exchange,
-) -> Result<(), String> {
+) -> Result<Option<Begun>, String> {
     let mut fields = worker.fields.borrow_mut();
     fields.clear();
     let parts = read_table(stack, 1, &mut fields)?;
@@ -115,11 +115,30 @@ fn respond_table(
             fields,
             body,
         };
-        send(worker, conn, exchange, &response)
+        match parts.begun {
+            Some(_) => begin(worker, conn, exchange, &response)?,
+            None => send(worker, conn, exchange, &response)?,
+        }
+        Ok(parts.begun)
     })
 }
 
-/// Hands an answer to the reactor. A peer that has gone needs none.
+/// Has the head of a streamed answer sent. A peer that has gone needs none.
+fn begin(
+    worker: &Worker,
+    conn: ConnKey,
+    exchange: Exchange,
+    response: &Response<'_>,
+) -> Result<(), String> {
+    let mut reactor = worker.reactor.borrow_mut();
+    match reactor.begin_response(conn, exchange, response) {
+        Ok(_) | Err(Misuse::Gone | Misuse::AlreadyAnswered) => Ok(()),
+        Err(misuse) => Err(explain(misuse, response)),
+    }
+}
+
+/// Hands an answer to the reactor. A peer that has gone needs none, and one that broke a rule in
+/// the body of its request has been answered by core.
 fn send(
     worker: &Worker,
     conn: ConnKey,
@@ -131,7 +150,7 @@ fn send(
         .borrow_mut()
         .respond(conn, exchange, response)
     {
-        Ok(_) | Err(Misuse::Gone) => Ok(()),
+        Ok(_) | Err(Misuse::Gone | Misuse::AlreadyAnswered) => Ok(()),
         Err(misuse) => Err(explain(misuse, response)),
     }
 }
@@ -168,15 +187,18 @@ pub(crate) struct Parts {
     status: u16,
     /// Where the body stands on the stack.
     body: Option<i32>,
+    /// What writes the body, if that is a function.
+    begun: Option<Begun>,
 }
 
-const KEYS: &[&str] = &["status", "headers", "body"];
+const KEYS: &[&str] = &["status", "headers", "body", "events"];
 
 /// Reads the response table at `index`. The body, if any, is left on top of the stack.
 fn read_table(stack: &mut Stack<'_>, index: i32, fields: &mut Fields) -> Result<Parts, String> {
     let mut parts = Parts {
         status: 200,
         body: None,
+        begun: None,
     };
     let mut cursor = 0;
     while let Some(next) = stack.next_entry(index, cursor) {
@@ -201,16 +223,15 @@ fn read_table(stack: &mut Stack<'_>, index: i32, fields: &mut Fields) -> Result<
                 parts.status = status;
             }
             Some(b"headers") => read_headers(stack, value, fields)?,
-            Some(b"body") => {
-                if stack.bytes(value).is_none() {
-                    return Err(format!(
-                        "response: body must be a string or a buffer, not {}",
-                        stack.type_name(value)
-                    ));
-                }
+            Some(name @ (b"body" | b"events")) => {
+                let face = if name == b"body" {
+                    Face::Pieces
+                } else {
+                    Face::Events
+                };
+                read_body(stack, value, face, &mut parts)?;
                 // The key goes, the body stays, below whatever comes.
                 stack.remove(key);
-                parts.body = Some(key);
                 continue;
             }
             _ => return Err(unknown_key(stack, key)),
@@ -218,6 +239,34 @@ fn read_table(stack: &mut Stack<'_>, index: i32, fields: &mut Fields) -> Result<
         stack.pop(2);
     }
     Ok(parts)
+}
+
+/// Reads `body` or `events` at `value`, which will move down by one.
+fn read_body(stack: &Stack<'_>, value: i32, face: Face, parts: &mut Parts) -> Result<(), String> {
+    if parts.body.is_some() || parts.begun.is_some() {
+        return Err("response: it has a body and events; it can have one of them".to_owned());
+    }
+    match (face, stack.kind(value)) {
+        (_, Kind::Function) => {
+            parts.begun = Some(Begun {
+                function: value - 1,
+                face,
+            });
+            Ok(())
+        }
+        (Face::Pieces, Kind::String | Kind::Buffer) => {
+            parts.body = Some(value - 1);
+            Ok(())
+        }
+        (Face::Pieces, _) => Err(format!(
+            "response: body must be a string, a buffer or a function, not {}",
+            stack.type_name(value)
+        )),
+        (Face::Events, _) => Err(format!(
+            "response: events must be a function, not {}",
+            stack.type_name(value)
+        )),
+    }
 }
 
 fn unknown_key(stack: &Stack<'_>, key: i32) -> String {
@@ -311,7 +360,7 @@ pub(crate) fn respond_plain(
         .borrow_mut()
         .respond(conn, exchange, &response);
     if let Err(misuse) = sent
-        && misuse != Misuse::Gone
+        && !matches!(misuse, Misuse::Gone | Misuse::AlreadyAnswered)
     {
         worker.report_text(&format!("a request could not be answered: {misuse}"));
     }

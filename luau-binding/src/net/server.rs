@@ -37,6 +37,8 @@ pub(crate) struct ServerState {
     pub(crate) request: Option<Pin>,
     pub(crate) websocket: Option<WebSocketOptions>,
     pub(crate) error: Option<Pin>,
+    /// Handlers start with the head, and read the body by `request:read()`.
+    pub(crate) streams_bodies: bool,
     /// The userdata, for the callbacks.
     pub(crate) object: RefCell<Option<Pin>>,
     is_stopped: Cell<bool>,
@@ -61,7 +63,15 @@ impl Object for Server {
     const NAME: &'static CStr = c"Server";
 }
 
-const OPTIONS: &[&str] = &["port", "address", "request", "websocket", "limits", "error"];
+const OPTIONS: &[&str] = &[
+    "port",
+    "address",
+    "request",
+    "streamBody",
+    "websocket",
+    "limits",
+    "error",
+];
 const WEBSOCKET_OPTIONS: &[&str] = &[
     "upgrade",
     "open",
@@ -132,6 +142,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
     let limits = read_limits(stack, options)?;
     let request = options.function(stack, c"request")?;
     let error = options.function(stack, c"error")?;
+    let streams_bodies = options.flag(stack, c"streamBody")?.unwrap_or(false);
     let websocket = read_websocket(stack, options, &limits)?;
     if request.is_none() && websocket.is_none() {
         return Err(options.error("option 'request', a function, or 'websocket' is needed"));
@@ -139,7 +150,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
     let config = ServerConfig {
         limits: Some(limits),
         websocket: websocket.is_some(),
-        ..ServerConfig::default()
+        collect_bodies: !streams_bodies,
     };
     let (listener, bound) = {
         let mut reactor = worker.reactor.borrow_mut();
@@ -163,6 +174,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         request,
         websocket,
         error,
+        streams_bodies,
         object: RefCell::new(None),
         is_stopped: Cell::new(false),
     });

@@ -9,7 +9,7 @@
 //!
 //! Not here: when a task is due (`scheduler.rs`).
 
-use super::{State, WaitKey, Wake, lose, run};
+use super::{Resume, State, WaitKey, Wake, lose, run};
 use crate::bridge::Purpose;
 use crate::runtime::Worker;
 use crate::vm::coroutine::Coroutine;
@@ -115,7 +115,7 @@ pub(crate) fn spawn(
     stack.push_pin(coroutine.pin());
     match when {
         When::Now => {
-            run(worker, stack, id, &coroutine, args);
+            run(worker, stack, id, &coroutine, Resume::Values(args));
         }
         When::Soon => {
             let mut scheduler = worker.scheduler.borrow_mut();

@@ -54,6 +54,7 @@ atoms! {
     Close = "close",
     CloseCode = "closeCode",
     CloseReason = "closeReason",
+    Closed = "closed",
     Connected = "connected",
     Cookies = "cookies",
     Data = "data",
@@ -68,12 +69,14 @@ atoms! {
     Port = "port",
     Protocol = "protocol",
     Query = "query",
+    Read = "read",
     Scheme = "scheme",
     Send = "send",
     Status = "status",
     Stop = "stop",
     Target = "target",
     Terminate = "terminate",
+    Write = "write",
 }
 
 impl Atom {

@@ -96,6 +96,14 @@ impl Coroutine {
         guarded(from, || unsafe { ffi::lua_resume_(state, raw, args) })
     }
 
+    /// Resumes it with the topmost value of its stack as an error, raised where it waits: there a
+    /// `pcall` catches it.
+    pub(crate) fn resume_error(&self, from: &Stack<'_>) -> Resumed {
+        let (state, raw) = (self.state.as_ptr(), from.raw());
+        // SAFETY: as in `resume`, and the error was pushed.
+        guarded(from, || unsafe { ffi::lua_resumeerror(state, raw) })
+    }
+
     /// Ends it and empties its stack, whatever it was doing. False, and nothing happens, if it is
     /// running, or has resumed the one that is.
     pub(crate) fn reset(&self) -> bool {

@@ -162,7 +162,7 @@ unsafe extern "C-unwind" fn after_require(state: *mut ffi::lua_State, status: c_
 
 impl Stack<'_> {
     /// Pushes the error as the VM reports its own: with the place of the calling line.
-    fn push_raise(&mut self, raise: Raise) {
+    pub(crate) fn push_raise(&mut self, raise: Raise) {
         let mut message = self.place_of_call();
         message.push_str(&raise.0);
         self.push_string(&message);

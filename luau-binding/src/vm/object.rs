@@ -38,6 +38,10 @@ pub(crate) enum Tag {
     Socket = 3,
     /// A server.
     Server = 4,
+    /// What a response is written to piece by piece.
+    Stream = 5,
+    /// The same, for server-sent events.
+    Events = 6,
 }
 
 impl Tag {

@@ -641,9 +641,14 @@ fn silence_while_we_did_not_read_is_excused() {
     let mut end = End::new(settings(Role::Server), now);
     let first = end.conn.deadline().expect("it pings by default");
     end.conn.handle_deadline(first, &mut end.log, &mut end.out);
-    end.conn.excuse_silence(first);
+    let sent = end.out.len();
+    end.conn.excuse_silence(first, &mut end.out);
     let interval = first - now;
     assert_eq!(end.conn.deadline(), Some(first + interval));
+    assert_eq!(end.out.len(), sent, "what waits is ping enough");
+    end.out.clear();
+    end.conn.excuse_silence(first, &mut end.out);
+    assert_eq!(end.out.len(), 2, "one that has gone must be found");
 }
 
 #[test]

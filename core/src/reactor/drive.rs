@@ -22,9 +22,10 @@
 use super::ListenerKey;
 use super::conns::ConnKey;
 use super::inbox::{Cause, Inbox};
+use super::pressure::Pressed;
 use crate::buffer::{PooledBuf, SendBuffer};
 use crate::conn::client::Ending;
-use crate::conn::{Appetite, Deadline, Driver, Exchange, Pressure, WsConn};
+use crate::conn::{Appetite, Deadline, Driver, WsConn};
 use crate::limits::Limits;
 use crate::transport::{Net, Peer, ReadOutcome, Transport, WriteOutcome};
 use crate::ws::close_code;
@@ -41,17 +42,6 @@ pub(super) enum Phase {
     Open,
     Finishing,
     Lingering,
-}
-
-/// Which of the application's sendings was told to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pressed {
-    No,
-    /// What goes straight to the wire.
-    Front,
-    /// An answer held behind that of an exchange whose number ends in this byte: with at most 64
-    /// in flight, that tells it from the others.
-    Behind(u8),
 }
 
 /// One connection as the reactor knows it.
@@ -84,7 +74,7 @@ pub(super) struct Connection<S> {
     /// The application does not want input.
     pub(super) held: bool,
     /// What `Pressure::High` was answered to, and so when `Writable` is owed.
-    pressed: Pressed,
+    pub(super) pressed: Pressed,
     /// The driver became a WebSocket, so `Open` is owed.
     opened: bool,
     /// A completion has been delivered, or the application knows the key, so `Closed` is owed.
@@ -529,69 +519,4 @@ impl<S> Connection<S> {
         self.stalled = self.spill.is_some();
         true
     }
-
-    /// Whether the application should go on sending, on `exchange` or on the WebSocket; remembers
-    /// that it was told to stop.
-    ///
-    /// An answer whose turn it is must not be stopped for what is held behind it: that cannot
-    /// leave before it.
-    pub(super) fn pressure(&mut self, exchange: Option<Exchange>) -> Pressure {
-        let front = self.front();
-        let is_held = match (exchange, front) {
-            // Numbers wrap; what lies ahead is less than half their range away.
-            (Some(exchange), Some(front)) => {
-                (1..1 << 31).contains(&exchange.0.wrapping_sub(front.0))
-            }
-            _ => false,
-        };
-        let waits = if is_held {
-            self.waiting_bytes()
-        } else {
-            self.out.len()
-        };
-        if waits <= self.limits.out_bytes_high as usize {
-            return Pressure::Low;
-        }
-        self.pressed = match (self.pressed, front) {
-            (Pressed::No, Some(front)) if is_held => Pressed::Behind(low_byte(front)),
-            (Pressed::Behind(before), _) if is_held => Pressed::Behind(before),
-            _ => Pressed::Front,
-        };
-        Pressure::High
-    }
-
-    /// Whether what was told to stop may go on.
-    fn is_relieved(&self) -> bool {
-        let low = self.limits.out_bytes_low as usize;
-        match self.pressed {
-            Pressed::No => false,
-            Pressed::Front => self.out.len() < low,
-            // It may be its turn now.
-            Pressed::Behind(front) if self.front().map(low_byte) != Some(front) => {
-                self.out.len() < low
-            }
-            Pressed::Behind(_) => self.waiting_bytes() < low,
-        }
-    }
-
-    /// The exchange whose answer leaves next.
-    fn front(&self) -> Option<Exchange> {
-        match &self.driver {
-            Driver::Server(server) => Some(server.front()),
-            Driver::Client(_) | Driver::WebSocket(_) => None,
-        }
-    }
-
-    /// Bytes that the application has sent and the system has not.
-    pub(super) fn waiting_bytes(&self) -> usize {
-        let held = match &self.driver {
-            Driver::Server(server) => server.held_bytes(),
-            Driver::Client(_) | Driver::WebSocket(_) => 0,
-        };
-        self.out.len() + held
-    }
-}
-
-fn low_byte(exchange: Exchange) -> u8 {
-    exchange.0.to_le_bytes()[0]
 }

@@ -28,6 +28,7 @@ pub mod inbox;
 pub mod mailbox;
 mod ops;
 mod outbound;
+mod pressure;
 mod publish;
 pub mod timer;
 

@@ -1,8 +1,8 @@
 //! A budget that can be broken is a test: once warm, core serves keep-alive requests and WebSocket
 //! messages over real sockets without one heap allocation.
 //!
-//! The allocator of this test binary counts, for each thread by itself, so that other tests and the
-//! client, which runs on a thread of its own, do not disturb the count. It is the only `unsafe impl`
+//! The allocator of this test binary counts calls and bytes, for each thread by itself, so that other
+//! tests and the client, which runs on a thread of its own, do not disturb the count. It is the only `unsafe impl`
 //! of the tests.
 
 use hukilau_core::Reactor;
@@ -26,11 +26,36 @@ struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes allocated less bytes freed, and the most that has been.
+    static LIVE: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
 }
 
 fn count() {
     // A thread that is ending has no counter any more, and nobody to read it.
     let _ = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
+}
+
+/// Counts bytes that were allocated, and such that were freed.
+fn count_bytes(allocated: usize, freed: usize) {
+    let _ = LIVE.try_with(|live| {
+        let (before, most) = live.get();
+        let now = before
+            .wrapping_add_unsigned(allocated)
+            .wrapping_sub_unsigned(freed);
+        live.set((now, most.max(now)));
+    });
+}
+
+/// The most bytes that this thread had allocated at a time while `work` ran, beyond those before.
+pub(crate) fn peak_bytes<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = LIVE.with(|live| {
+        let (now, _) = live.get();
+        live.set((now, now));
+        now
+    });
+    let outcome = work();
+    let (_, most) = LIVE.with(Cell::get);
+    (outcome, usize::try_from(most - before).unwrap_or(0))
 }
 
 fn allocations() -> u64 {
@@ -45,23 +70,27 @@ fn allocations() -> u64 {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
+        count_bytes(layout.size(), 0);
         // SAFETY: the caller keeps `GlobalAlloc::alloc`'s contract, which is also `System`'s.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count();
+        count_bytes(layout.size(), 0);
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
+        count_bytes(size, layout.size());
         // SAFETY: `block` came from `System`, as every block of this allocator does.
         unsafe { System.realloc(block, layout, size) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count_bytes(0, layout.size());
         // SAFETY: as above.
         unsafe { System.dealloc(block, layout) }
     }

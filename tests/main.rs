@@ -9,6 +9,7 @@
 //! - `hostile`    garbage, oversize, slow bytes, half-close, reset
 //! - `http`       what a well-behaved HTTP client sees of a script
 //! - `drain`      one listener of several goes
+//! - `neighbour`  what floods cost those beside them, in turns and in memory
 //! - `reactor`    the whole reactor on a simulated network, by seeds
 //! - `sim`        a network made of a seed, and virtual time
 //! - `tidy`       what no compiler checks: layers, sizes, headers, forbidden words
@@ -34,6 +35,8 @@ mod harness;
 mod hostile;
 #[cfg(test)]
 mod http;
+#[cfg(test)]
+mod neighbour;
 #[cfg(test)]
 mod reactor;
 #[cfg(test)]

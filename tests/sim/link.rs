@@ -171,6 +171,19 @@ impl Link {
     }
 }
 
+/// Takes `count` bytes off the front of `from`: a slice at a time, with its offset, for a flood has
+/// many bytes.
+fn move_bytes(from: &mut VecDeque<u8>, count: usize, mut to: impl FnMut(&[u8], usize)) {
+    let (front, back) = from.as_slices();
+    let (front, back) = (
+        &front[..count.min(front.len())],
+        &back[..count.saturating_sub(front.len())],
+    );
+    to(front, 0);
+    to(back, front.len());
+    from.drain(..count);
+}
+
 impl World {
     pub(super) fn open_link(&mut self, script: Script, stage: Stage) -> LinkId {
         // Not too small: a link of a few bytes a second misses deadlines, and rightly so.
@@ -258,9 +271,9 @@ impl World {
         }
         let most = into.len().min(link.inbound.len());
         let count = if short { self.dice.up_to(most) } else { most };
-        for (into, byte) in into.iter_mut().zip(link.inbound.drain(..count)) {
-            *into = byte;
-        }
+        move_bytes(&mut link.inbound, count, |bytes, at| {
+            into[at..at + bytes.len()].copy_from_slice(bytes);
+        });
         // A short read says that the socket is empty, so what is there has yet to be announced.
         if self.drains && count < into.len() && !link.inbound.is_empty() {
             let readable = true;
@@ -290,8 +303,12 @@ impl World {
         }
         let most = waiting.min(link.room());
         let count = if short { self.dice.up_to(most) } else { most };
-        let bytes = from.iter().flat_map(|slice| slice.iter());
-        link.unsent.extend(bytes.take(count));
+        let mut left = count;
+        for slice in from {
+            let taken = left.min(slice.len());
+            link.unsent.extend(&slice[..taken]);
+            left -= taken;
+        }
         self.start_delivering(id);
         Ok(count)
     }
@@ -342,7 +359,8 @@ impl World {
         }
         let room = link.buffer_bytes_max - link.inbound.len();
         let count = piece.min(room).min(link.outgoing.len());
-        link.inbound.extend(link.outgoing.drain(..count));
+        let inbound = &mut link.inbound;
+        move_bytes(&mut link.outgoing, count, |bytes, _| inbound.extend(bytes));
         // The end travels with the last bytes, or behind them.
         if link.outgoing.is_empty() && link.peer_finishes && (count == 0 || self.dice.chance(500)) {
             link.inbound_ended = true;
@@ -374,7 +392,10 @@ impl World {
             return self.soon(Happening::ResetFromPeer(id));
         }
         let count = piece.min(link.unsent.len());
-        link.received.extend(link.unsent.drain(..count));
+        let received = &mut link.received;
+        move_bytes(&mut link.unsent, count, |bytes, _| {
+            received.extend_from_slice(bytes);
+        });
         if link.unsent.is_empty() && link.we_finish {
             link.peer_saw_end = true;
         }

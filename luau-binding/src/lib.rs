@@ -18,6 +18,7 @@
 //! ```
 
 mod bridge;
+mod embed;
 mod json;
 mod net;
 mod require;
@@ -27,9 +28,11 @@ mod std;
 mod value;
 mod vm;
 
+pub use embed::Waiter;
+pub use hukilau_core as core;
 /// The binding to Luau beneath, for embedders that add functions of their own.
 pub use mlua;
-pub use runtime::{BUDGET, Error, Options, Runtime, Stop};
+pub use runtime::{BUDGET, Error, Options, Runtime, Stop, Turn};
 
 /// The name of the chunk for a script that is read from standard input.
 pub const STDIN_CHUNK: &str = require::STDIN_CHUNK;

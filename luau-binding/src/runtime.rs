@@ -17,6 +17,7 @@
 //! Not here: what completions mean (`bridge.rs`), arguments and signals (`main.rs`).
 
 use crate::bridge::{self, Awaited, Failure, Purpose};
+use crate::embed::{self, Host};
 use crate::json::Json;
 use crate::net::body::Bodies;
 use crate::net::methods::Methods;
@@ -32,7 +33,7 @@ use crate::{net, std as surface};
 use hukilau_core::Reactor;
 use hukilau_core::limits::Limits;
 use hukilau_core::reactor::ListenerKey;
-use hukilau_core::reactor::inbox::Inbox;
+use hukilau_core::reactor::inbox::{Completion, Inbox};
 use hukilau_core::reactor::mailbox::Remote;
 use hukilau_core::transport::mio::MioNet;
 use std::cell::{Cell, RefCell};
@@ -151,6 +152,7 @@ pub(crate) struct Worker {
     pub(crate) json: RefCell<Json>,
     pub(crate) fields: RefCell<Fields>,
     pub(crate) scratch: RefCell<Vec<u8>>,
+    pub(crate) host: Host,
     exit: Cell<Option<u8>>,
     failure: RefCell<Option<Failure>>,
 }
@@ -201,6 +203,18 @@ pub struct Runtime {
     inbox: Inbox,
     lua: mlua::Lua,
     stop: Stop,
+    /// When the reactor has turned last, by [`vm::clock`].
+    turned_at: f64,
+}
+
+/// What a turn has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Something is listening, connected or waiting.
+    Running,
+    /// Nothing is left to do, or a script has asked for the end: its exit status. Until something
+    /// is started, further turns return at once.
+    Ended(u8),
 }
 
 /// Ends a runtime from another thread, or from a signal's.
@@ -253,6 +267,7 @@ impl Runtime {
             json: RefCell::default(),
             fields: RefCell::default(),
             scratch: RefCell::default(),
+            host: Host::default(),
             exit: Cell::new(None),
             failure: RefCell::default(),
         });
@@ -263,14 +278,14 @@ impl Runtime {
             inbox: Inbox::new(),
             lua,
             stop,
+            turned_at: vm::clock(),
         };
         install(&runtime.lua, &runtime.worker, options)?;
         Ok(runtime)
     }
 
-    /// What scripts find, for tests of what they find.
-    #[cfg(test)]
-    pub(crate) fn worker(&self) -> &Worker {
+    /// What scripts find.
+    pub(crate) fn shared(&self) -> &Rc<Worker> {
         &self.worker
     }
 
@@ -292,8 +307,7 @@ impl Runtime {
     /// # Errors
     /// As [`run_source`](Self::run_source), and if the file cannot be read.
     pub fn run_file(&mut self, path: &str) -> Result<u8, Error> {
-        let source = std::fs::read(path)
-            .map_err(|error| Error::Unreadable(format!("cannot read {path}: {error}")))?;
+        let source = require::read_source(path).map_err(Error::Unreadable)?;
         self.run_source(&require::chunk_name(path), &source)
     }
 
@@ -303,11 +317,28 @@ impl Runtime {
     /// # Errors
     /// If the source does not compile, if it raises, or if the system's poll fails.
     pub fn run_source(&mut self, name: &str, source: &[u8]) -> Result<u8, Error> {
+        self.start_source(name, source)?;
+        loop {
+            if let Turn::Ended(status) = self.turn(None)? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Starts `source`: runs it until it ends or waits for the first time. It goes on in
+    /// [`turn`](Self::turn). `name` as for [`run_source`](Self::run_source).
+    ///
+    /// # Errors
+    /// If the source does not compile. What it raises, the next turn tells.
+    pub fn start_source(&mut self, name: &str, source: &[u8]) -> Result<(), Error> {
+        require::check_source(source)
+            .map_err(|what| Error::Syntax(format!("{}{what}", require::shown_name(name))))?;
         let main = self
             .lua
             .load(source)
             .set_name(name)
             .set_mode(mlua::chunk::ChunkMode::Text)
+            .set_environment(require::environment(&self.lua)?)
             .into_function()
             .map_err(|error| Error::Syntax(require::syntax_message(&error)))?;
         let main = self.worker.root.pin(&self.lua, main)?;
@@ -316,45 +347,70 @@ impl Runtime {
             stack.push_pin(&main);
             0
         });
-        drop(main);
-        self.run_loop()
+        Ok(())
     }
 
-    fn run_loop(&mut self) -> Result<u8, Error> {
+    /// One turn of the loop: waits at most `wait` for something to happen, for ever if `None`, and
+    /// lets scripts act on it. With [`Duration::ZERO`] it does what is due and returns.
+    ///
+    /// # Errors
+    /// If a script that was started has raised what nothing caught, or if the system's poll fails.
+    pub fn turn(&mut self, wait: Option<Duration>) -> Result<Turn, Error> {
+        self.turn_sharing(wait, |_, _| false)
+    }
+
+    /// As [`turn`](Self::turn), for a host with connections of its own on the same
+    /// [reactor](Self::reactor): `own` sees every completion first, and returns whether it was its.
+    ///
+    /// # Errors
+    /// As [`turn`](Self::turn).
+    pub fn turn_sharing(
+        &mut self,
+        wait: Option<Duration>,
+        mut own: impl FnMut(&mut Reactor, Completion<'_>) -> bool,
+    ) -> Result<Turn, Error> {
         let worker = Rc::clone(&self.worker);
-        let mut turned_at = vm::clock();
-        loop {
-            worker.root.sweep();
-            worker.guard.tend();
-            if let Some(code) = worker.exit_code() {
-                return self.finish(code);
-            }
-            let delay = match self.delay(turned_at) {
-                Delay::Done => return self.finish(0),
-                Delay::Until(delay) => delay,
-            };
-            {
-                let mut reactor = worker.reactor.borrow_mut();
-                let wake_at = delay.map(|delay| reactor.now() + delay);
-                reactor
-                    .turn(&mut self.inbox, wake_at)
-                    .map_err(Error::System)?;
-            }
-            turned_at = vm::clock();
-            for completion in self.inbox.completions() {
-                bridge::deliver(&worker, completion);
-                if worker.exit_code().is_some() {
-                    break;
-                }
-            }
-            for (_, error) in self.inbox.accept_errors() {
-                worker.report_text(&format!("a connection could not be accepted: {error}"));
-            }
-            pump(&worker);
-            scheduler::run_due(&worker, turned_at);
-            scheduler::settle_strays(&worker);
-            pump(&worker);
+        worker.root.sweep();
+        worker.guard.tend();
+        if let Some(code) = worker.exit_code() {
+            return self.finish(code);
         }
+        let mut delay = match self.delay(self.turned_at) {
+            Delay::Done => return self.finish(0),
+            Delay::Until(delay) => delay,
+        };
+        if let Some(wait) = wait {
+            // Deadlines count from the last turn, and the host has spent time since.
+            let since = Duration::from_secs_f64((vm::clock() - self.turned_at).max(0.0));
+            let bound = since.saturating_add(wait);
+            delay = Some(delay.map_or(bound, |delay| delay.min(bound)));
+        }
+        {
+            let mut reactor = worker.reactor.borrow_mut();
+            let wake_at = delay.map(|delay| reactor.now() + delay);
+            reactor
+                .turn(&mut self.inbox, wake_at)
+                .map_err(Error::System)?;
+        }
+        self.turned_at = vm::clock();
+        for completion in self.inbox.completions() {
+            let is_own = own(&mut worker.reactor.borrow_mut(), completion);
+            if !is_own {
+                bridge::deliver(&worker, completion);
+            }
+            if worker.exit_code().is_some() {
+                break;
+            }
+        }
+        for (_, error) in self.inbox.accept_errors() {
+            worker.report_text(&format!("a connection could not be accepted: {error}"));
+        }
+        embed::deliver(&worker, &self.lua);
+        pump(&worker);
+        scheduler::run_due(&worker, self.turned_at);
+        scheduler::settle_strays(&worker);
+        pump(&worker);
+        Ok(Turn::Running)
     }
 
     /// How long the next turn may wait, counted from the last one.
@@ -366,7 +422,11 @@ impl Runtime {
             (is_quiet, self.stop.is_asked.load(Ordering::Acquire))
         };
         let mut scheduler = worker.scheduler.borrow_mut();
-        if is_quiet && (is_asked || !scheduler.is_pending()) && worker.pump.borrow().is_empty() {
+        let is_pending = || {
+            let host = &worker.host;
+            scheduler.is_pending() || host.is_pending(|key| scheduler.is_current(key))
+        };
+        if is_quiet && (is_asked || !is_pending()) && worker.pump.borrow().is_empty() {
             return Delay::Done;
         }
         if !worker.pump.borrow().is_empty() {
@@ -379,11 +439,11 @@ impl Runtime {
     }
 
     /// The loop is over: the script's exit status, or how it failed.
-    fn finish(&self, code: u8) -> Result<u8, Error> {
+    fn finish(&self, code: u8) -> Result<Turn, Error> {
         let _ = std::io::stdout().lock().flush();
         match self.worker.failure.take() {
             Some(Failure { message, trace }) => Err(Error::Script { message, trace }),
-            None => Ok(code),
+            None => Ok(Turn::Ended(code)),
         }
     }
 }
@@ -436,6 +496,7 @@ fn install(lua: &mlua::Lua, worker: &Rc<Worker>, options: &Options) -> Result<()
     let process = surface::process::module(lua, worker, options)?;
     lua.register_module("@huki/process", process)?;
     lua.register_module("@huki/stdio", surface::stdio::module(lua, worker)?)?;
+    require::keep_globals(lua)?;
     lua.sandbox(true)?;
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 mod bodies;
 mod command;
+mod embed;
 mod examples;
 mod http;
 mod runaway;

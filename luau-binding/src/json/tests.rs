@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 /// Decodes and encodes again.
 fn round_trip(runtime: &Runtime, text: &[u8], spelling: Spelling) -> Result<Vec<u8>, String> {
-    let worker = runtime.worker();
+    let worker = runtime.shared();
     let mut stack = worker.root.stack(worker);
     let bottom = stack.len();
     stack.push_string(text);
@@ -162,7 +162,7 @@ fn objects_of_one_shape_do_not_mix_their_fields() {
         null_is_nil: true,
         ..Reading::default()
     };
-    let worker = runtime.worker();
+    let worker = runtime.shared();
     let mut stack = worker.root.stack(worker);
     for _ in 0..3 {
         stack.push_string(r#"{"left":null,"right":null}"#);

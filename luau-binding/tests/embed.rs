@@ -1,0 +1,233 @@
+//! The library inside a Rust program: own functions that wait, own loops, own threads.
+
+use crate::support::split;
+use hukilau::{Options, Runtime, Turn, Waiter, mlua};
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+#[path = "../examples/embed.rs"]
+#[expect(dead_code, reason = "its main is for those who run it")]
+mod game;
+
+fn runtime() -> Runtime {
+    Runtime::new(&Options::default()).expect("a VM")
+}
+
+/// Adds `@app/host` with a function `ask(text)` that hands its waiter to `take`.
+fn add_ask(runtime: &Runtime, take: impl Fn(String, Waiter) + 'static) {
+    let ask = runtime
+        .waiting_function(move |_, text: String, waiter| {
+            if text == "refuse" {
+                return Err(mlua::Error::runtime("refused at once"));
+            }
+            take(text, waiter);
+            Ok(())
+        })
+        .expect("memory");
+    let module = runtime.lua().create_table().expect("memory");
+    module.raw_set("ask", ask).expect("a table");
+    runtime.add_module("@app/host", module).expect("a name");
+}
+
+#[test]
+fn a_call_is_answered_from_another_thread_with_any_values() {
+    let mut runtime = runtime();
+    add_ask(&runtime, |text, waiter| {
+        std::thread::spawn(move || match text.as_str() {
+            "table" => waiter.resume_with(|lua| lua.create_sequence_from([1, 2, 3])),
+            "fail" => waiter.fail("no such thing"),
+            "drop" => drop(waiter),
+            _ => waiter.resume((format!("{text}!"), true)),
+        });
+    });
+    let source = r#"local host = require("@app/host")
+        local text, flag = host.ask("hello")
+        assert(text == "hello!" and flag == true)
+        assert(#host.ask("table") == 3)
+        local function fails(text, expected)
+            local ok, message = pcall(host.ask, text)
+            assert(not ok and string.find(message, expected, 1, true), message)
+        end
+        fails("fail", "no such thing")
+        fails("drop", "the host gave up on this call")
+        fails("refuse", "refused at once")
+        local ok, message = pcall(function()
+            host.ask("fail")
+        end)
+        assert(message == "app:13: no such thing", message)
+        local task = require("@huki/task")
+        local order = {}
+        for n = 1, 20 do
+            task.spawn(function() table.insert(order, (host.ask(`{n}`))) end)
+        end
+        repeat task.wait() until #order == 20
+        require("@huki/process").exit(7)"#;
+    let status = runtime.run_source("=app", source.as_bytes());
+    assert_eq!(status.expect("no assertion fails"), 7);
+}
+
+#[test]
+fn a_call_that_waits_keeps_the_loop_and_a_cancelled_one_does_not() {
+    let mut runtime = runtime();
+    let kept = Rc::new(RefCell::new(Vec::new()));
+    let waiters = Rc::clone(&kept);
+    add_ask(&runtime, move |_, waiter| waiters.borrow_mut().push(waiter));
+    let source = r#"local host, task = require("@app/host"), require("@huki/task")
+        local lost = task.spawn(function() host.ask("a") error("resumed") end)
+        task.cancel(lost)
+        answer = host.ask("b")
+        assert(answer == "late")"#;
+    runtime
+        .start_source("=app", source.as_bytes())
+        .expect("it compiles");
+    for _ in 0..3 {
+        let turn = runtime.turn(Some(Duration::ZERO)).expect("it waits");
+        assert_eq!(turn, Turn::Running);
+    }
+    for waiter in kept.borrow_mut().drain(..) {
+        waiter.resume("late");
+    }
+    let turned = std::iter::repeat_with(|| runtime.turn(None).expect("no assertion fails"));
+    assert_eq!(turned.take(9).last(), Some(Turn::Ended(0)));
+}
+
+#[test]
+fn a_host_calls_into_scripts_and_starts_several() {
+    let mut runtime = runtime();
+    let heard = Rc::new(RefCell::new(Vec::new()));
+    let (sink, handler) = (Rc::clone(&heard), Rc::new(RefCell::new(None)));
+    let lua = runtime.lua();
+    let module = lua.create_table().expect("memory");
+    let say = lua.create_function(move |_, text: String| {
+        sink.borrow_mut().push(text);
+        Ok(())
+    });
+    module
+        .raw_set("say", say.expect("memory"))
+        .expect("a table");
+    let slot = Rc::clone(&handler);
+    let on = lua.create_function(move |_, function: mlua::Function| {
+        *slot.borrow_mut() = Some(function);
+        Ok(())
+    });
+    module.raw_set("on", on.expect("memory")).expect("a table");
+    runtime.add_module("@app/host", module).expect("a name");
+    let first = b"local host = require('@app/host') own = 1
+        host.on(function(...) require('@huki/task').wait(0.001) host.say(`heard {...}`) end)";
+    runtime.start_source("=first", first).expect("it compiles");
+    let second = b"require('@app/host').say(`second {_G.own}`)";
+    runtime
+        .start_source("=second", second)
+        .expect("it compiles");
+    let function = handler.borrow().clone().expect("set by the script");
+    runtime.spawn(&function, 42).expect("a number converts");
+    while runtime.turn(None).expect("no script fails") == Turn::Running {}
+    assert_eq!(*heard.borrow(), ["second nil", "heard 42"]);
+    assert!(runtime.add_module("@huki/net", 1).is_err());
+    drop(handler);
+}
+
+#[test]
+fn a_runtime_lives_on_a_thread_of_the_hosts_choice_and_is_stopped_from_another() {
+    let (tell, told) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let mut runtime = runtime();
+        tell.send(runtime.stop()).expect("the test waits");
+        runtime.run_source("=app", b"require('@huki/task').wait(1e6)")
+    });
+    let stop = told.recv().expect("the thread has begun");
+    stop.drain(Duration::ZERO);
+    let status = thread.join().expect("no panic").expect("no error");
+    assert_eq!(status, 0);
+}
+
+#[test]
+fn a_listener_of_the_host_shares_the_reactor_with_scripts() {
+    use hukilau::core::conn::Response;
+    use hukilau::core::reactor::ServerConfig;
+    use hukilau::core::reactor::inbox::What;
+    use hukilau::core::transport::Endpoint;
+    let mut runtime = runtime();
+    let at = Endpoint::Ip(([127, 0, 0, 1], 0).into());
+    let (listener, port) = {
+        let mut reactor = runtime.reactor();
+        let listener = reactor
+            .listen(&at, ServerConfig::default())
+            .expect("loopback");
+        let Some(Endpoint::Ip(address)) = reactor.local_endpoint(listener) else {
+            panic!("it listens");
+        };
+        (listener, address.port())
+    };
+    let client = std::thread::spawn(move || get(port, "/own"));
+    let mut answered = 0;
+    while answered == 0 {
+        let turn = runtime.turn_sharing(None, |reactor, completion| match completion.what {
+            What::Request {
+                exchange,
+                request,
+                listener: found,
+            } if found == listener => {
+                assert_eq!(request.target(), b"/own");
+                let response = Response {
+                    status: 200,
+                    fields: &[],
+                    body: b"from Rust",
+                };
+                let sent = reactor.respond(completion.conn, exchange, &response);
+                answered += usize::from(sent.is_ok());
+                true
+            }
+            _ => false,
+        });
+        assert_eq!(turn.expect("the system polls"), Turn::Running);
+    }
+    runtime.stop().drain(Duration::from_secs(5));
+    while runtime.turn(None).expect("the system polls") == Turn::Running {}
+    assert_eq!(client.join().expect("no panic").1, "from Rust");
+}
+
+/// Status line and body of a GET.
+fn get(port: u16, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    split(&answer)
+}
+
+#[test]
+fn a_game_loop_has_its_frames_and_a_script_serves_http_meanwhile() {
+    let (tell, told) = mpsc::channel();
+    let (end, ended) = mpsc::channel::<()>();
+    let client = std::thread::spawn(move || {
+        let port = told.recv().expect("the script listens");
+        let joined = [get(port, "/join?name=Ann"), get(port, "/join?name=Bob")];
+        let (_, players) = get(port, "/");
+        drop(end);
+        (joined, players)
+    });
+    let (mut has_told, mut frames) = (false, 0);
+    game::play(0, |world| {
+        frames = world.frame;
+        if let (Some(port), false) = (world.port, has_told) {
+            has_told = true;
+            tell.send(port).expect("the client waits");
+        }
+        // The client drops its end when it has seen enough.
+        ended.try_recv() != Err(mpsc::TryRecvError::Disconnected)
+    })
+    .expect("the game plays");
+    let (joined, players) = client.join().expect("no panic");
+    for (seat, (status, body)) in (1..).zip(&joined) {
+        assert_eq!(status, "HTTP/1.1 200 OK");
+        assert!(body.contains(&format!("\"seat\":{seat}")), "{body}");
+    }
+    assert!(players.contains(r#""players":["Ann","Bob"]"#), "{players}");
+    assert!(frames >= 2, "each player has waited for a frame");
+}

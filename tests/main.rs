@@ -13,6 +13,7 @@
 //! - `reactor`    the whole reactor on a simulated network, by seeds
 //! - `sim`        a network made of a seed, and virtual time
 //! - `tidy`       what no compiler checks: layers, sizes, headers, forbidden words
+//! - `tls`        TLS against curl, OpenSSL and rustls
 //! - `websocket`  tungstenite, and frames made by hand
 //!
 //! The modules are `cfg(test)` so that lints know them for what they are.
@@ -43,6 +44,8 @@ mod reactor;
 mod sim;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod tls;
 mod topics;
 #[cfg(test)]
 mod websocket;

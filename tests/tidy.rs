@@ -67,10 +67,10 @@ const LAYERS: &[(&str, &str)] = &[
 ];
 
 const MIO: &str = "core/src/transport/mio.rs";
-const TLS: &str = "core/src/transport/tls.rs";
+const TLS: &str = "core/src/transport/tls";
 const VM: &str = "luau-binding/src/vm.rs";
 
-/// What one file owns and no other may name: needle, file, reason.
+/// What one file owns and no other may name: needle, how its path begins, reason.
 const ONLY_IN: &[(&str, &str, &str)] = &[
     ("mio::", MIO, "a dependency change touches one file"),
     ("socket2::", MIO, "a dependency change touches one file"),
@@ -87,7 +87,7 @@ const ONLY_IN: &[(&str, &str, &str)] = &[
     ("std::os::", MIO, "file descriptors belong to the transport"),
     ("Instant::now", MIO, "time is an argument"),
     ("SystemTime::now", MIO, "time is an argument"),
-    ("thread::sleep", "", "a reactor waits in poll"),
+    ("thread::sleep", "nobody", "a reactor waits in poll"),
 ];
 
 /// One source file.
@@ -346,7 +346,7 @@ fn what_one_file_owns_no_other_names() {
     for source in product() {
         for (number, line) in source.code_lines() {
             for (needle, owner, reason) in ONLY_IN {
-                if source.path != *owner && names_path(line, needle) {
+                if !source.path.starts_with(owner) && names_path(line, needle) {
                     offences.push((
                         source.path.clone(),
                         format!("line {number}: {needle}: {reason}"),

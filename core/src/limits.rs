@@ -60,6 +60,9 @@ pub struct Limits {
     /// TLS handshakes advanced in one turn, as each costs a millisecond of CPU. Default 8;
     /// µSockets 5.
     pub handshakes_per_turn: u16,
+    /// Time from the connection to the end of its TLS handshake. Default 10 s; nginx 60 s. Then a
+    /// cut and `Deadline::TlsHandshake`.
+    pub tls_handshake_timeout: Duration,
     /// Time from the first byte of a head to its last. Default 10 s.
     ///
     /// Guards against peers that trickle a head to hold a connection (slowloris). Raise it for
@@ -107,6 +110,7 @@ impl Default for Limits {
             accepts_per_turn: 64,
             reads_per_turn: 128,
             handshakes_per_turn: 8,
+            tls_handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),

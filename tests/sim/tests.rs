@@ -92,13 +92,15 @@ fn drive<const DRAINS: bool>(net: &mut SimNet<DRAINS>, conn: &mut Echo) -> bool 
                 conn.readable = !drained || conn.hung_up;
             }
             ReadOutcome::Blocked => conn.readable = false,
-            ReadOutcome::Eof => (conn.readable, conn.ended) = (false, true),
-            ReadOutcome::Failed(_) => return true,
+            ReadOutcome::Eof | ReadOutcome::Truncated => {
+                (conn.readable, conn.ended) = (false, true)
+            }
+            ReadOutcome::Failed(_) | ReadOutcome::TlsFailed(_) => return true,
         }
     }
     match conn.transport.write(net, &mut conn.out) {
         WriteOutcome::Flushed => conn.ended,
-        WriteOutcome::Blocked => false,
+        WriteOutcome::Blocked { .. } | WriteOutcome::Handshaking => false,
         WriteOutcome::Failed(_) => true,
     }
 }

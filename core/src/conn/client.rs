@@ -327,6 +327,25 @@ impl ClientConn {
         }
     }
 
+    /// The server will send nothing more, or someone kept the rest from us: over TLS, the end came
+    /// without a word (RFC 9112 §9.8). So it does not end a body, as
+    /// [`receive_eof`](Self::receive_eof) does.
+    ///
+    /// # Errors
+    /// As [`receive_eof`](Self::receive_eof), and [`Violation::BodyIncomplete`] for a body that
+    /// does not tell its own end.
+    pub fn receive_truncation(
+        &mut self,
+        log: &mut EventLog,
+        out: &SendBuffer,
+    ) -> Result<(), Violation> {
+        if let State::Body { .. } = self.state {
+            self.end();
+            return Err(Violation::BodyIncomplete);
+        }
+        self.receive_eof(log, out)
+    }
+
     /// Acts on a deadline that has passed, after which the connection closes: `None` if none has,
     /// or if its [`ending`](Self::ending) tells more.
     pub fn handle_deadline(&mut self, now: Instant) -> Option<Deadline> {

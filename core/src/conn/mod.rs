@@ -266,6 +266,11 @@ pub enum Driver {
 }
 
 impl Driver {
+    /// What is answered without TLS to a request that came without TLS where there should be some.
+    pub const PLAIN_HTTP_REFUSAL: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+        Content-Type: text/plain\r\nContent-Length: 44\r\nConnection: close\r\n\r\n\
+        This port speaks HTTPS; the request did not.";
+
     /// Consumes from the front of `segment`; logs events, queues replies in `out`. What is left
     /// must be offered again with more behind it.
     ///
@@ -286,19 +291,23 @@ impl Driver {
         }
     }
 
-    /// The peer will send nothing more.
+    /// The peer will send nothing more; or, if `truncated`, someone may have kept the rest from
+    /// us, and the end itself means nothing.
     ///
     /// # Errors
     /// [`Violation::Incomplete`] if it stopped inside an HTTP message.
     pub fn receive_eof(
         &mut self,
         now: Instant,
+        truncated: bool,
         log: &mut EventLog,
         out: &mut SendBuffer,
     ) -> Result<(), Violation> {
         match self {
-            Self::Server(server) => server.receive_eof(out),
+            Self::Client(client) if truncated => client.receive_truncation(log, out),
             Self::Client(client) => client.receive_eof(log, out),
+            // Requests and frames have ends of their own, which only a response may lack.
+            Self::Server(server) => server.receive_eof(out),
             Self::WebSocket(websocket) => {
                 websocket.receive_eof(now, log);
                 Ok(())
@@ -389,6 +398,8 @@ pub enum Deadline {
     Handshake,
     /// No pong came for our ping.
     Ping,
+    /// The two ends did not agree on TLS in time: `Limits::tls_handshake_timeout`.
+    TlsHandshake,
 }
 
 /// Something the *caller* broke. Never closes a connection.

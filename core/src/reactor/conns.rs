@@ -137,6 +137,16 @@ impl<T> Conns<T> {
         }
     }
 
+    /// Takes out what `key` names and keeps the key reserved, for [`fill`](Self::fill) to put
+    /// something else in its place.
+    pub fn take(&mut self, key: ConnKey) -> Option<T> {
+        let entry = self.entries.get_mut(key.index as usize)?;
+        if entry.generation != key.generation {
+            return None;
+        }
+        entry.value.take()
+    }
+
     /// The key of whoever lives in slot `index` now.
     pub fn key_at(&self, index: u32) -> Option<ConnKey> {
         let generation = self.entries.get(index as usize)?.generation;

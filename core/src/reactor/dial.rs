@@ -23,12 +23,16 @@
 use super::inbox::{Cause, ConnectError};
 use crate::conn::Deadline;
 use crate::limits::Limits;
+#[cfg(feature = "tls")]
+use crate::transport::tls::ClientTls;
 use crate::transport::{Endpoint, Net, Peer, Resolution};
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long an attempt is alone before the next one joins it. RFC 8305 §5.
@@ -74,6 +78,17 @@ impl Destination {
     }
 }
 
+/// TLS on a connection that we open.
+#[cfg(feature = "tls")]
+#[derive(Clone, Debug)]
+pub struct DialTls {
+    /// Whom to believe, and who we are.
+    pub client: Arc<ClientTls>,
+    /// The host of the URI: the name that the server must prove to be its own, unless the client
+    /// has another.
+    pub host: String,
+}
+
 /// How a connection is to be made, and what it is like.
 #[derive(Clone, Debug)]
 pub struct DialConfig {
@@ -84,6 +99,10 @@ pub struct DialConfig {
     /// Time for all addresses together, once they are known. Default 10 s. Then
     /// `Deadline::Connect`.
     pub connect_timeout: Duration,
+    /// Speak TLS. Default `None`. `What::Connected` comes when it is agreed on, which
+    /// `Limits::tls_handshake_timeout` bounds.
+    #[cfg(feature = "tls")]
+    pub tls: Option<DialTls>,
 }
 
 impl Default for DialConfig {
@@ -92,6 +111,8 @@ impl Default for DialConfig {
             limits: None,
             resolve_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }
@@ -102,6 +123,8 @@ pub(super) struct Dial<S> {
     pub(super) limits: Rc<Limits>,
     stage: Stage<S>,
     connect_timeout: Duration,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<DialTls>,
     deadline: Option<Instant>,
     /// Why it is to be given up.
     cut: Option<Cause>,
@@ -152,6 +175,8 @@ impl<S> Dial<S> {
             limits,
             stage: Stage::Begun(to.clone()),
             connect_timeout: config.connect_timeout,
+            #[cfg(feature = "tls")]
+            tls: config.tls.clone(),
             deadline: now.checked_add(config.resolve_timeout),
             cut: None,
             readable: false,

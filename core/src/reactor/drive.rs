@@ -5,12 +5,13 @@
 //!
 //! ```text
 //!   Open ── driver wants to close ──▶ Finishing ── all sent ──▶ Lingering ── peer done ──▶ gone
+//!     │ └── TLS failed ──────────────────▲       │
 //!     └── broken, cut, too slow; a client ──────┴──────────────────────────────────────────▲
 //! ```
 //!
 //! Lingering: we have said our last words and shut our side; what the peer still sends is read and
 //! dropped, or the reset it would cause could destroy those words before they are read
-//! (RFC 9112 §9.6).
+//! (RFC 9112 §9.6). Over TLS the last word is `close_notify`, or the alert that says what failed.
 //!
 //! Invariants
 //! - `readable` is cleared only where a read said so, in [`Connection::fill`].
@@ -27,7 +28,7 @@ use crate::buffer::{PooledBuf, SendBuffer};
 use crate::conn::client::Ending;
 use crate::conn::{Appetite, Deadline, Driver, WsConn};
 use crate::limits::Limits;
-use crate::transport::{Net, Peer, ReadOutcome, Transport, WriteOutcome};
+use crate::transport::{Net, Peer, ReadOutcome, TlsError, TlsErrorKind, Transport, WriteOutcome};
 use crate::ws::close_code;
 use std::io;
 use std::rc::Rc;
@@ -56,8 +57,9 @@ pub(super) struct Connection<S> {
     /// Input that the driver could not consume yet.
     spill: Option<PooledBuf>,
     /// Why it will have ended, once known.
-    cause: Option<Cause>,
-    /// When unsent bytes must have moved or, lingering, the peer must have finished.
+    pub(super) cause: Option<Cause>,
+    /// When the TLS handshake must be done, when unsent bytes must have moved or, lingering, when
+    /// the peer must have finished.
     own_deadline: Option<Instant>,
     pub(super) phase: Phase,
     /// A read may succeed: said by an event, unsaid by a read.
@@ -69,6 +71,8 @@ pub(super) struct Connection<S> {
     /// The peer has sent its last byte; whether the driver knows is the other flag.
     pub(super) eof: bool,
     eof_told: bool,
+    /// That end came without the word that TLS has for it.
+    truncated: bool,
     /// The spill was left by a pausing driver, not for want of bytes.
     stalled: bool,
     /// The application does not want input.
@@ -77,12 +81,14 @@ pub(super) struct Connection<S> {
     pub(super) pressed: Pressed,
     /// The driver became a WebSocket, so `Open` is owed.
     opened: bool,
+    /// `Connected` is owed when TLS is agreed on.
+    pub(super) connecting: bool,
     /// A completion has been delivered, or the application knows the key, so `Closed` is owed.
     pub(super) announced: bool,
     /// Nothing can be written any more; what the peer said before may still be read.
     unwritable: bool,
     /// It ends at the next settling, unsent bytes and all.
-    cut: bool,
+    pub(super) cut: bool,
     /// A drain has begun, and it says goodbye after its next read.
     parting: bool,
     /// It is in the reactor's ready queue.
@@ -92,7 +98,7 @@ pub(super) struct Connection<S> {
 }
 
 /// What an idle connection costs beside the system's own share.
-const _: () = assert!(size_of::<Connection<u64>>() <= 360);
+const _: () = assert!(size_of::<Connection<u64>>() <= 368);
 
 /// What a connection is driven with.
 pub(super) struct Context<'a, N> {
@@ -136,10 +142,12 @@ impl<S> Connection<S> {
             hung_up: false,
             eof: false,
             eof_told: false,
+            truncated: false,
             stalled: false,
             held: false,
             pressed: Pressed::No,
             opened: false,
+            connecting: false,
             announced: false,
             unwritable: false,
             cut: false,
@@ -147,6 +155,22 @@ impl<S> Connection<S> {
             queued: false,
             dirty: false,
         }
+    }
+
+    /// Lets the TLS handshake be done in time; whether there is one.
+    pub(super) fn begin_handshake(&mut self, now: Instant) -> bool {
+        let begins = self.transport.is_handshaking();
+        if begins {
+            self.own_deadline = now.checked_add(self.limits.tls_handshake_timeout);
+        }
+        begins
+    }
+
+    /// Whether nothing has been said yet, either way, that TLS would come too late for.
+    #[cfg(feature = "tls")]
+    pub(super) fn may_start_tls(&self) -> bool {
+        let is_plain = matches!(self.transport, Transport::Plain(_));
+        is_plain && self.out.is_empty() && self.spill.is_none()
     }
 
     /// Notes what an event said.
@@ -161,6 +185,8 @@ impl<S> Connection<S> {
         match self.phase {
             Phase::Lingering => self.readable,
             Phase::Finishing => false,
+            // What waits for the handshake to end must not keep it from ending.
+            Phase::Open if self.transport.is_handshaking() => self.readable,
             Phase::Open => {
                 (self.stalled || self.readable || (self.eof && !self.eof_told))
                     && !self.held
@@ -180,7 +206,8 @@ impl<S> Connection<S> {
     pub(super) fn wants_settling(&self) -> bool {
         let appetite = self.driver.appetite();
         let is_leaving = matches!(appetite, Appetite::Conclude | Appetite::Close);
-        !self.out.is_empty() || self.cut || (self.phase == Phase::Open && is_leaving)
+        let has_unsent = !self.out.is_empty() || self.transport.has_unsent();
+        has_unsent || self.cut || (self.phase == Phase::Open && is_leaving)
     }
 
     /// Bytes of the area that [`receive`](Self::receive) needs.
@@ -208,13 +235,20 @@ impl<S> Connection<S> {
             filled = spill.len();
         }
         let before = filled;
+        let was_handshaking = self.transport.is_handshaking();
         if self.readable && base + filled < end {
             filled += self.fill(cx.net, &mut cx.inbox.area[base + filled..end]);
         }
         self.stalled = false;
         let count = filled - before;
-        if self.phase == Phase::Lingering || self.cut {
+        if self.phase != Phase::Open || self.cut {
             return count;
+        }
+        if was_handshaking && !self.transport.is_handshaking() {
+            self.own_deadline = None;
+            if core::mem::take(&mut self.connecting) {
+                cx.inbox.deliver_connected(key, self.peer);
+            }
         }
         let seen = cx.inbox.log.events().len();
         let segment = &mut cx.inbox.area[base..base + filled];
@@ -235,9 +269,8 @@ impl<S> Connection<S> {
         let opened = self.become_websocket(cx.now);
         if self.eof && !self.stalled && !self.eof_told && self.cause.is_none() {
             self.eof_told = true;
-            let told = self
-                .driver
-                .receive_eof(cx.now, &mut cx.inbox.log, &mut self.out);
+            let (log, out) = (&mut cx.inbox.log, &mut self.out);
+            let told = self.driver.receive_eof(cx.now, self.truncated, log, out);
             if let Err(violation) = told {
                 self.cause = Some(Cause::Violation(violation));
             }
@@ -246,7 +279,9 @@ impl<S> Connection<S> {
             self.announced = true;
             cx.inbox.used = base + filled;
         }
-        if core::mem::take(&mut self.parting)
+        // One that is still agreeing on TLS has a request to come.
+        if !was_handshaking
+            && core::mem::take(&mut self.parting)
             && let Driver::Server(server) = &mut self.driver
         {
             server.begin_drain();
@@ -270,14 +305,19 @@ impl<S> Connection<S> {
                 self.cut |= self.unwritable;
                 0
             }
-            ReadOutcome::Eof => {
+            outcome @ (ReadOutcome::Eof | ReadOutcome::Truncated) => {
                 self.readable = false;
                 self.eof = true;
+                self.truncated = matches!(outcome, ReadOutcome::Truncated);
                 0
             }
             ReadOutcome::Failed(error) => {
                 self.readable = false;
                 self.fail(error);
+                0
+            }
+            ReadOutcome::TlsFailed(error) => {
+                self.fail_tls(error);
                 0
             }
         }
@@ -297,6 +337,16 @@ impl<S> Connection<S> {
         if self.release_held() {
             self.flush(cx);
         }
+        if self.phase == Phase::Open && self.driver.appetite() == Appetite::Close {
+            self.phase = Phase::Finishing;
+            self.spill = None;
+        }
+        if self.phase == Phase::Finishing && self.out.is_empty() && self.transport.begin_close() {
+            // It has ended well by now, even if the peer has gone without waiting for our end.
+            let cause = self.cause.take().unwrap_or_else(|| self.quiet_cause());
+            self.cause = Some(cause);
+            self.flush(cx);
+        }
         if self.opened {
             self.opened = false;
             self.announced = true;
@@ -310,38 +360,38 @@ impl<S> Connection<S> {
             self.deliver_closed(key, cx.inbox);
             return Fate::Ends { abort: true };
         }
+        let has_unsent = !self.out.is_empty() || self.transport.has_unsent();
         if self.is_client() && self.driver.appetite() == Appetite::Close {
             // No last words to protect: what the server still wants to know is of no use.
             self.deliver_closed(key, cx.inbox);
-            let abort = !self.out.is_empty();
-            return Fate::Ends { abort };
-        }
-        if self.phase == Phase::Open && self.driver.appetite() == Appetite::Close {
-            self.phase = Phase::Finishing;
-            self.spill = None;
+            return Fate::Ends { abort: has_unsent };
         }
         match self.phase {
-            Phase::Finishing if self.out.is_empty() => self.part(key, cx),
+            Phase::Finishing if !has_unsent => self.part(key, cx),
             Phase::Lingering if self.eof => Fate::Ends { abort: false },
             Phase::Open | Phase::Finishing | Phase::Lingering => Fate::Stays,
         }
     }
 
     fn flush<N: Net<Socket = S>>(&mut self, cx: &mut Context<'_, N>) {
-        if self.out.is_empty() || !self.writable || self.cut {
+        let has_unsent = !self.out.is_empty() || self.transport.has_unsent();
+        if !has_unsent || !self.writable || self.cut {
             return;
         }
-        let before = self.out.len();
+        let is_handshaking = self.transport.is_handshaking();
         match self.transport.write(cx.net, &mut self.out) {
-            WriteOutcome::Flushed => {
+            // The deadline is the handshake's.
+            WriteOutcome::Flushed | WriteOutcome::Handshaking if is_handshaking => {}
+            WriteOutcome::Blocked { .. } if is_handshaking => self.writable = false,
+            WriteOutcome::Flushed | WriteOutcome::Handshaking => {
                 self.own_deadline = None;
                 if let Driver::Client(client) = &mut self.driver {
                     client.note_sent(cx.now);
                 }
             }
-            WriteOutcome::Blocked => {
+            WriteOutcome::Blocked { progressed } => {
                 self.writable = false;
-                if self.out.len() < before || self.own_deadline.is_none() {
+                if progressed || self.own_deadline.is_none() {
                     self.own_deadline = cx.now.checked_add(self.limits.write_timeout);
                 }
             }
@@ -392,11 +442,9 @@ impl<S> Connection<S> {
 
     /// The deadline that comes first.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let driver = if self.phase == Phase::Open {
-            self.driver.deadline()
-        } else {
-            None
-        };
+        // What a driver awaits cannot come before the two ends speak.
+        let is_heard = self.phase == Phase::Open && !self.transport.is_handshaking();
+        let driver = self.driver.deadline().filter(|_| is_heard);
         match (driver, self.own_deadline) {
             (Some(driver), Some(own)) => Some(driver.min(own)),
             (driver, own) => driver.or(own),
@@ -407,14 +455,14 @@ impl<S> Connection<S> {
     pub(super) fn handle_deadline(&mut self, key: ConnKey, now: Instant, inbox: &mut Inbox) {
         if self.own_deadline.is_some_and(|deadline| deadline <= now) {
             self.own_deadline = None;
-            let missed = if self.phase == Phase::Lingering {
-                Deadline::Close
-            } else {
-                Deadline::Write
+            let missed = match self.phase {
+                Phase::Lingering => Deadline::Close,
+                Phase::Open if self.transport.is_handshaking() => Deadline::TlsHandshake,
+                Phase::Open | Phase::Finishing => Deadline::Write,
             };
             return self.cut(Cause::TimedOut(missed));
         }
-        if self.phase != Phase::Open {
+        if self.phase != Phase::Open || self.transport.is_handshaking() {
             return;
         }
         let is_full = self.out.len() > self.limits.out_bytes_high as usize;
@@ -488,6 +536,20 @@ impl<S> Connection<S> {
             BrokenPipe | ConnectionAborted | ConnectionReset => self.cut(Cause::PeerGone),
             _ => self.cut(Cause::Io(error)),
         }
+    }
+
+    /// What TLS has to say about it is sent, and nothing else.
+    fn fail_tls(&mut self, error: TlsError) {
+        if self.phase == Phase::Lingering {
+            return;
+        }
+        self.phase = Phase::Finishing;
+        self.spill = None;
+        self.out.clear();
+        if error.kind() == TlsErrorKind::PlainHttp {
+            self.out.append(Driver::PLAIN_HTTP_REFUSAL);
+        }
+        self.cause.get_or_insert(Cause::Tls(Box::new(error)));
     }
 
     /// If an upgrade was accepted and everything asked before it is answered, the driver becomes a

@@ -15,7 +15,7 @@ use super::ListenerKey;
 use super::conns::ConnKey;
 use crate::conn::{Deadline, Event, EventLog, Exchange, HandshakeError};
 use crate::http1::{self, Request};
-use crate::transport::{Endpoint, Peer, ResolveError};
+use crate::transport::{Endpoint, Peer, ResolveError, TlsError};
 use crate::violation::Violation;
 use crate::ws::MessageKind;
 use core::fmt;
@@ -327,6 +327,9 @@ pub enum Cause {
     TimedOut(Deadline),
     /// The system gave the connection up.
     Io(io::Error),
+    /// The peer is not who it should be, or does not speak TLS as it should. Boxed: most
+    /// connections never have one.
+    Tls(Box<TlsError>),
     /// More than `Limits::out_bytes_max` bytes waited for a peer that does not read.
     TooSlow,
     /// The application cut it.
@@ -367,6 +370,7 @@ impl Cause {
             Self::Violation(_) => "violation",
             Self::TimedOut(_) => "timed_out",
             Self::Io(_) => "io",
+            Self::Tls(_) => "tls",
             Self::TooSlow => "too_slow",
             Self::Terminated => "terminated",
             Self::Shutdown => "shutdown",
@@ -385,6 +389,7 @@ impl fmt::Display for Cause {
             Self::Violation(violation) => write!(f, "the peer broke a rule: {violation}"),
             Self::TimedOut(deadline) => write!(f, "the {deadline:?} deadline passed"),
             Self::Io(error) => write!(f, "the connection failed: {error}"),
+            Self::Tls(error) => write!(f, "TLS failed: {error}"),
             Self::TooSlow => f.write_str("the peer does not read what is sent"),
             Self::Terminated => f.write_str("terminated"),
             Self::Shutdown => f.write_str("cut at the end of a drain"),

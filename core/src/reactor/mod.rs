@@ -8,7 +8,9 @@
 //! - `ops.rs`      what the application asks for
 //! - `dial.rs`     a connection before it is one: names, addresses, the race
 //! - `outbound.rs` connections that we open, and what is asked on them
+//! - `accept.rs`   listeners, and how their connections become ours
 //! - `conns.rs`    keys and the connection table
+//! - `pressure.rs` when to stop sending, and when to go on
 //! - `timer.rs`    deadlines
 //! - `mailbox.rs`  mail from other threads
 //!
@@ -16,11 +18,12 @@
 //! - No call of the application happens inside a method of the reactor.
 //! - A connection that may make progress is in the ready queue or the dirty list; the poll waits
 //!   only when both are empty.
-//! - One turn reads at most the area and `Limits::reads_per_turn` times, and accepts at most
-//!   `Limits::accepts_per_turn` connections.
+//! - One turn reads at most the area and `Limits::reads_per_turn` times, accepts at most
+//!   `Limits::accepts_per_turn` connections, and advances `Limits::handshakes_per_turn` handshakes.
 //!
 //! Not here: what bytes mean (`conn/`), how they travel (`transport/`).
 
+mod accept;
 pub mod conns;
 mod dial;
 mod drive;
@@ -32,15 +35,20 @@ mod pressure;
 mod publish;
 pub mod timer;
 
+#[cfg(feature = "tls")]
+pub use dial::DialTls;
 pub use dial::{Destination, DialConfig, Host};
 pub use ops::Accept;
 
-use crate::buffer::{BufferPool, SendBuffer};
-use crate::conn::{Driver, ServerConn, ServerSettings, SharedDate};
+use crate::buffer::BufferPool;
+use crate::conn::SharedDate;
 use crate::date;
 use crate::limits::{Limits, LimitsError};
 use crate::topics::Topics;
-use crate::transport::{Net, Peer, Ready, Resolved, Transport};
+#[cfg(feature = "tls")]
+use crate::transport::tls::ServerTls;
+use crate::transport::{Net, Ready, Resolved};
+use accept::Listener;
 use conns::{ConnKey, Conns};
 use dial::Dial;
 use drive::{Connection, Context, Fate, Phase, SEGMENT_BYTES_MIN};
@@ -49,12 +57,10 @@ use mailbox::{Mail, Mailbox, Remote};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use timer::TimerWheel;
-
-/// How long a listener rests after the system refused an accept: long enough not to spin while
-/// descriptors are scarce, short enough not to be noticed when they are not.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Names a listener of one reactor, and after it is closed nothing. Its token; 0 is the waker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +81,9 @@ pub struct ServerConfig {
     pub collect_bodies: bool,
     /// Allow upgrades to WebSocket. Default false: `Upgrade` is then ignored.
     pub websocket: bool,
+    /// Speak TLS, and nothing without. Default `None`.
+    #[cfg(feature = "tls")]
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 impl Default for ServerConfig {
@@ -83,19 +92,10 @@ impl Default for ServerConfig {
             limits: None,
             collect_bodies: true,
             websocket: false,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
-}
-
-#[derive(Debug)]
-struct Listener<L> {
-    key: ListenerKey,
-    socket: L,
-    settings: Rc<ServerSettings>,
-    /// Connections may wait: said by an event, unsaid by `WouldBlock`.
-    waiting: bool,
-    /// No accept before this time.
-    rests_until: Option<Instant>,
 }
 
 /// A drain under way: what it leaves is cut at its deadline.
@@ -149,6 +149,8 @@ struct Scratch {
     /// Of accepts between two turns, for the next inbox.
     accept_errors: Vec<(ListenerKey, io::Error)>,
     resolved: Vec<Resolved>,
+    /// Who must wait for the next turn with its TLS handshake.
+    handshakes: Vec<ConnKey>,
 }
 
 impl<N: Net> Reactor<N> {
@@ -378,111 +380,16 @@ impl<N: Net> Reactor<N> {
         self.scratch.mail = mail;
     }
 
-    /// Whether some listener could take a connection now.
-    fn can_accept(&self) -> bool {
-        let now = self.now;
-        let may = |listener: &Listener<_>| {
-            listener.waiting && listener.rests_until.is_none_or(|until| until <= now)
-        };
-        !self.conns.is_full() && self.listeners.iter().any(may)
-    }
-
-    fn accept_waiting(&mut self, inbox: &mut Inbox) {
-        if !self.can_accept() {
-            return;
-        }
-        let mut budget = self.limits.accepts_per_turn;
-        let mut errors = core::mem::take(&mut self.scratch.accept_errors);
-        for index in 0..self.listeners.len() {
-            while budget > 0 && !self.conns.is_full() && self.accept_one(index, &mut errors) {
-                budget -= 1;
-            }
-        }
-        for (listener, error) in errors.drain(..) {
-            inbox.deliver_accept_error(listener, error);
-        }
-        self.scratch.accept_errors = errors;
-    }
-
-    /// Takes one connection from listener `index`; whether there may be more.
-    fn accept_one(&mut self, index: usize, errors: &mut Vec<(ListenerKey, io::Error)>) -> bool {
-        let Some(listener) = self.listeners.get_mut(index) else {
-            return false;
-        };
-        if !listener.waiting || listener.rests_until.is_some_and(|until| self.now < until) {
-            return false;
-        }
-        listener.rests_until = None;
-        match self.net.accept(&mut listener.socket) {
-            Ok((socket, peer)) => {
-                let settings = Rc::clone(&listener.settings);
-                let key = listener.key;
-                if let Err(error) = self.admit(socket, peer, settings, key) {
-                    errors.push((key, error));
-                }
-                true
-            }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => {
-                    listener.waiting = false;
-                    false
-                }
-                io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => true,
-                _ => {
-                    listener.rests_until = self.now.checked_add(ACCEPT_BACKOFF);
-                    errors.push((listener.key, error));
-                    false
-                }
-            },
-        }
-    }
-
-    fn admit(
-        &mut self,
-        socket: N::Socket,
-        peer: Peer,
-        settings: Rc<ServerSettings>,
-        listener: ListenerKey,
-    ) -> io::Result<()> {
-        let out = SendBuffer::new(&self.pool);
-        let limits = Rc::clone(&settings.limits);
-        let driver = Driver::Server(ServerConn::new(settings, self.now));
-        let conn = Connection::new(
-            Transport::Plain(socket),
-            driver,
-            out,
-            limits,
-            listener,
-            peer,
-        );
-        let key = match self.conns.insert(conn) {
-            Ok(key) => key,
-            // The caller has asked; a full table takes nothing.
-            Err(conn) => {
-                conn.transport.close(&mut self.net, true);
-                return Ok(());
-            }
-        };
-        let Some(conn) = self.conns.get_mut(key) else {
-            return Ok(());
-        };
-        if let Err(error) = self
-            .net
-            .register(conn.transport.socket_mut(), key.to_token())
-        {
-            if let Some(conn) = self.conns.remove(key) {
-                conn.transport.close(&mut self.net, true);
-            }
-            return Err(error);
-        }
-        self.schedule(key);
-        Ok(())
-    }
-
     fn receive_ready(&mut self, inbox: &mut Inbox) {
+        self.read_ready(inbox);
+        self.ready.extend(self.scratch.handshakes.drain(..));
+    }
+
+    fn read_ready(&mut self, inbox: &mut Inbox) {
         // Bytes that leave no trace in the area (part of a long message, or dropped) count too.
         let mut budget = inbox.area.len();
         let mut reads_left = self.limits.reads_per_turn;
+        let mut handshakes_left = self.limits.handshakes_per_turn;
         while let Some(key) = self.ready.front().copied() {
             let Some(conn) = self.conns.get_mut(key) else {
                 self.ready.pop_front();
@@ -499,6 +406,14 @@ impl<N: Net> Reactor<N> {
             if !conn.wants_input() {
                 continue;
             }
+            if conn.transport.is_handshaking() {
+                if handshakes_left == 0 {
+                    conn.queued = true;
+                    self.scratch.handshakes.push(key);
+                    continue;
+                }
+                handshakes_left -= 1;
+            }
             reads_left -= 1;
             let parts = conn.is_parting();
             let mut cx = Context {
@@ -507,7 +422,7 @@ impl<N: Net> Reactor<N> {
                 now: self.now,
             };
             budget = budget.saturating_sub(conn.receive(key, &mut cx));
-            if conn.phase == Phase::Lingering || conn.is_cut() || parts {
+            if conn.phase != Phase::Open || conn.is_cut() || parts {
                 self.settle(key, inbox);
             } else {
                 if conn.wants_settling() && !conn.dirty {

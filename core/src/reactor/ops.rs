@@ -22,6 +22,8 @@ use crate::conn::{
 };
 use crate::limits::Limits;
 use crate::transport::{Endpoint, Net, Peer};
+#[cfg(feature = "tls")]
+use crate::transport::{Transport, tls::PeerCertificate};
 use crate::ws::MessageKind;
 use std::io;
 use std::rc::Rc;
@@ -63,6 +65,8 @@ impl<N: Net> Reactor<N> {
             key,
             socket,
             settings,
+            #[cfg(feature = "tls")]
+            tls: config.tls,
             waiting: false,
             rests_until: None,
         });
@@ -325,6 +329,16 @@ impl<N: Net> Reactor<N> {
     /// Who is at the other end.
     pub fn peer(&self, conn: ConnKey) -> Option<Peer> {
         self.conns.get(conn).map(|connection| connection.peer)
+    }
+
+    /// The certificate by which the other end has proved who it is, if it has: over TLS, a client
+    /// that was asked for one, or any server.
+    #[cfg(feature = "tls")]
+    pub fn peer_certificate(&self, conn: ConnKey) -> Option<PeerCertificate<'_>> {
+        match &self.conns.get(conn)?.transport {
+            Transport::Plain(_) => None,
+            Transport::Tls(stream) => stream.peer_certificate(),
+        }
     }
 
     /// Bytes that wait to be sent to `conn`.

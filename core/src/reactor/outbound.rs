@@ -21,6 +21,8 @@ use crate::buffer::SendBuffer;
 use crate::conn::{
     Ask, ClientConn, Driver, Exchange, Misuse, OPENING_ENTROPY_BYTES, Pressure, WsOpening,
 };
+#[cfg(feature = "tls")]
+use crate::transport::tls::{ClientTls, TlsStream};
 use crate::transport::{Net, Peer, Ready, Transport};
 use std::rc::Rc;
 
@@ -134,6 +136,40 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
+    /// Goes on with TLS, to `host`: through a tunnel, what it leads to, or after any other word in
+    /// plain text. What is asked from here on waits until it is agreed on; if it is not,
+    /// `What::Closed` tells.
+    ///
+    /// # Errors
+    /// [`Misuse::Gone`], [`Misuse::WrongRole`] on a connection that was accepted,
+    /// [`Misuse::Busy`] while anything is under way on it, or TLS already.
+    #[cfg(feature = "tls")]
+    pub fn start_tls(&mut self, conn: ConnKey, tls: &ClientTls, host: &str) -> Result<(), Misuse> {
+        let now = self.now;
+        let connection = self.open_conn(conn)?;
+        if !client(&mut connection.driver)?.is_idle() || !connection.may_start_tls() {
+            return Err(Misuse::Busy);
+        }
+        let Some(mut connection) = self.conns.take(conn) else {
+            return Err(Misuse::Gone);
+        };
+        connection.transport = match connection.transport {
+            Transport::Plain(socket) => match TlsStream::client(socket, tls, host) {
+                Ok(stream) => Transport::Tls(Box::new(stream)),
+                Err((socket, error)) => {
+                    connection.cut = true;
+                    connection.cause = Some(Cause::Tls(Box::new(error)));
+                    Transport::Plain(socket)
+                }
+            },
+            already => already,
+        };
+        connection.begin_handshake(now);
+        self.conns.fill(conn, connection);
+        self.touch(conn);
+        Ok(())
+    }
+
     /// Looks at a dial whose state may have changed. Does nothing if `key` is none's.
     pub(super) fn drive_dial(&mut self, key: ConnKey, inbox: &mut Inbox) {
         let Some(dial) = self.dials.get_mut(&key) else {
@@ -203,9 +239,23 @@ impl<N: Net> Reactor<N> {
         let Some(dial) = self.dials.remove(&key) else {
             return self.net.close(socket, true);
         };
+        #[cfg(feature = "tls")]
+        let transport = match &dial.tls {
+            None => Transport::Plain(socket),
+            Some(tls) => match TlsStream::client(socket, &tls.client, &tls.host) {
+                Ok(stream) => Transport::Tls(Box::new(stream)),
+                Err((socket, error)) => {
+                    self.net.close(socket, true);
+                    self.conns.release(key);
+                    return inbox.deliver_closed(key, Cause::Tls(Box::new(error)));
+                }
+            },
+        };
+        #[cfg(not(feature = "tls"))]
+        let transport = Transport::Plain(socket);
         let driver = ClientConn::new(Rc::clone(&dial.limits), self.now);
         let mut conn = Connection::new(
-            Transport::Plain(socket),
+            transport,
             Driver::Client(Box::new(driver)),
             SendBuffer::new(&self.pool),
             dial.limits,
@@ -215,8 +265,15 @@ impl<N: Net> Reactor<N> {
         conn.announced = true;
         // Events may have told of bytes already, and will not again.
         conn.note(dial.readable, true, dial.hung_up);
+        conn.connecting = conn.begin_handshake(self.now);
+        if !conn.connecting {
+            inbox.deliver_connected(key, peer);
+        }
+        let has_unsent = conn.wants_settling();
         self.conns.fill(key, conn);
-        inbox.deliver_connected(key, peer);
+        if has_unsent {
+            self.touch(key);
+        }
         self.schedule(key);
     }
 }

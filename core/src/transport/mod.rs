@@ -17,6 +17,11 @@
 pub mod mio;
 #[cfg(feature = "mio")]
 mod resolve;
+#[cfg(feature = "tls")]
+pub mod tls;
+mod tls_error;
+
+pub use tls_error::{TlsError, TlsErrorKind};
 
 use crate::buffer::SendBuffer;
 use core::fmt;
@@ -226,7 +231,7 @@ pub trait Net {
 pub enum ReadOutcome {
     /// Bytes arrived.
     Bytes {
-        /// How many, at least one.
+        /// How many. None if what arrived carries no data yet: part of a TLS record, a handshake.
         count: usize,
         /// Whether that was all for now and an event will announce more. The caller may then
         /// forget that the socket was readable, unless it was reported [`Ready::hung_up`].
@@ -236,8 +241,14 @@ pub enum ReadOutcome {
     Blocked,
     /// The peer has finished; nothing will come any more.
     Eof,
+    /// As `Eof`, but over TLS and without `close_notify`: an attacker may have cut it short, so
+    /// only what is complete by itself may be believed (RFC 9112 §9.8).
+    Truncated,
     /// The connection is broken.
     Failed(io::Error),
+    /// TLS has failed. What it wants to tell the peer waits to be written; what still comes is
+    /// read and dropped. To a peer that spoke HTTP without TLS, an answer may be written so.
+    TlsFailed(TlsError),
 }
 
 /// How a [`Transport::write`] went.
@@ -246,7 +257,12 @@ pub enum WriteOutcome {
     /// Nothing waits any more.
     Flushed,
     /// The socket is full and something still waits; an event will tell.
-    Blocked,
+    Blocked {
+        /// Whether it took something first.
+        progressed: bool,
+    },
+    /// What waits must wait for the peer's part of the handshake: a read will tell.
+    Handshaking,
     /// The connection is broken.
     Failed(io::Error),
 }
@@ -254,58 +270,64 @@ pub enum WriteOutcome {
 /// Chunks handed to the system in one gathered write. A turn's output is rarely more than a few.
 const CHUNKS_PER_WRITE: usize = 16;
 
-/// What carries one connection's bytes. TLS, when it comes, is the second variant; who drives a
-/// connection cannot tell which it has.
+/// What carries one connection's bytes. Who drives a connection cannot tell which it has.
 #[derive(Debug)]
 pub enum Transport<S> {
     /// Bytes as they are.
     Plain(S),
+    /// Bytes in records of TLS.
+    #[cfg(feature = "tls")]
+    Tls(Box<tls::TlsStream<S>>),
 }
 
 impl<S> Transport<S> {
-    /// Reads once into `into`, which must not be empty.
+    /// Reads once into `into`, which must not be empty. Over TLS the rest of `into` is used too,
+    /// whatever count is returned.
     pub fn read<N: Net<Socket = S>>(&mut self, net: &mut N, into: &mut [u8]) -> ReadOutcome {
         debug_assert!(!into.is_empty(), "a read into nothing looks like an end");
-        let Self::Plain(socket) = self;
-        loop {
-            return match net.read(socket, into) {
-                Ok(0) => ReadOutcome::Eof,
-                Ok(count) => ReadOutcome::Bytes {
-                    count,
-                    drained: N::SHORT_READ_DRAINS && count < into.len(),
-                },
-                Err(error) => match error.kind() {
-                    ErrorKind::Interrupted => continue,
-                    ErrorKind::WouldBlock => ReadOutcome::Blocked,
-                    _ => ReadOutcome::Failed(error),
-                },
-            };
+        match self {
+            Self::Plain(socket) => read_socket(net, socket, into),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.read(net, into),
         }
     }
 
     /// Writes what waits in `out` and drops it from there, until nothing waits or the socket is
     /// full.
     pub fn write<N: Net<Socket = S>>(&mut self, net: &mut N, out: &mut SendBuffer) -> WriteOutcome {
-        let Self::Plain(socket) = self;
-        while !out.is_empty() {
-            let mut gathered = [IoSlice::new(&[]); CHUNKS_PER_WRITE];
-            let mut used = 0;
-            for (slot, chunk) in gathered.iter_mut().zip(out.chunks()) {
-                *slot = IoSlice::new(chunk);
-                used += 1;
-            }
-            match net.write(socket, &gathered[..used]) {
-                // A socket that takes nothing of something would keep us here for ever.
-                Ok(0) => return WriteOutcome::Failed(ErrorKind::WriteZero.into()),
-                Ok(count) => out.consume(count),
-                Err(error) => match error.kind() {
-                    ErrorKind::Interrupted => {}
-                    ErrorKind::WouldBlock => return WriteOutcome::Blocked,
-                    _ => return WriteOutcome::Failed(error),
-                },
-            }
+        match self {
+            Self::Plain(socket) => write_socket(net, socket, out),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.write(net, out),
         }
-        WriteOutcome::Flushed
+    }
+
+    /// Whether something waits to be written besides what the caller holds.
+    pub fn has_unsent(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.has_unsent(),
+        }
+    }
+
+    /// Whether the two ends are still agreeing on how to speak.
+    pub fn is_handshaking(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.is_handshaking(),
+        }
+    }
+
+    /// Has the end of what we send said within TLS, behind all that was written: a `close_notify`.
+    /// Returns whether there is now something to write.
+    pub fn begin_close(&mut self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.begin_close(),
+        }
     }
 
     /// Tells the peer that we have finished, behind all that was written.
@@ -313,27 +335,78 @@ impl<S> Transport<S> {
     /// # Errors
     /// As [`Net::shutdown_write`].
     pub fn shutdown_write<N: Net<Socket = S>>(&mut self, net: &mut N) -> io::Result<()> {
-        let Self::Plain(socket) = self;
-        net.shutdown_write(socket)
+        net.shutdown_write(self.socket_mut())
     }
 
     /// Closes the socket; `abort` as in [`Net::close`].
     pub fn close<N: Net<Socket = S>>(self, net: &mut N, abort: bool) {
-        let Self::Plain(socket) = self;
-        net.close(socket, abort);
+        match self {
+            Self::Plain(socket) => net.close(socket, abort),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => net.close(stream.into_socket(), abort),
+        }
     }
 
     /// The socket that carries the bytes.
     pub fn socket(&self) -> &S {
-        let Self::Plain(socket) = self;
-        socket
+        match self {
+            Self::Plain(socket) => socket,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.socket(),
+        }
     }
 
     /// The socket, to register it.
     pub fn socket_mut(&mut self) -> &mut S {
-        let Self::Plain(socket) = self;
-        socket
+        match self {
+            Self::Plain(socket) => socket,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.socket_mut(),
+        }
     }
+}
+
+fn read_socket<N: Net>(net: &mut N, socket: &mut N::Socket, into: &mut [u8]) -> ReadOutcome {
+    loop {
+        return match net.read(socket, into) {
+            Ok(0) => ReadOutcome::Eof,
+            Ok(count) => ReadOutcome::Bytes {
+                count,
+                drained: N::SHORT_READ_DRAINS && count < into.len(),
+            },
+            Err(error) => match error.kind() {
+                ErrorKind::Interrupted => continue,
+                ErrorKind::WouldBlock => ReadOutcome::Blocked,
+                _ => ReadOutcome::Failed(error),
+            },
+        };
+    }
+}
+
+fn write_socket<N: Net>(net: &mut N, socket: &mut N::Socket, out: &mut SendBuffer) -> WriteOutcome {
+    let mut progressed = false;
+    while !out.is_empty() {
+        let mut gathered = [IoSlice::new(&[]); CHUNKS_PER_WRITE];
+        let mut used = 0;
+        for (slot, chunk) in gathered.iter_mut().zip(out.chunks()) {
+            *slot = IoSlice::new(chunk);
+            used += 1;
+        }
+        match net.write(socket, &gathered[..used]) {
+            // A socket that takes nothing of something would keep us here for ever.
+            Ok(0) => return WriteOutcome::Failed(ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                progressed = true;
+                out.consume(count);
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::Interrupted => {}
+                ErrorKind::WouldBlock => return WriteOutcome::Blocked { progressed },
+                _ => return WriteOutcome::Failed(error),
+            },
+        }
+    }
+    WriteOutcome::Flushed
 }
 
 #[cfg(test)]

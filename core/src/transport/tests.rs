@@ -121,7 +121,7 @@ fn an_interrupted_call_is_repeated_and_a_blocked_one_is_not() {
     out.append(b"hello");
     let mut transport = scripted([Err(Interrupted), Ok(2), Err(WouldBlock), Ok(3)]);
     let blocked = transport.write(&mut Scripted, &mut out);
-    assert!(matches!(blocked, WriteOutcome::Blocked));
+    assert!(matches!(blocked, WriteOutcome::Blocked { .. }));
     assert_eq!(out.len(), 3);
     let flushed = transport.write(&mut Scripted, &mut out);
     assert!(matches!(flushed, WriteOutcome::Flushed));

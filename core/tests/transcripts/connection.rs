@@ -200,7 +200,7 @@ impl<'a> Connection<'a> {
         self.events.clear();
         let ended = self
             .driver
-            .receive_eof(self.now, &mut self.events, &mut self.out);
+            .receive_eof(self.now, false, &mut self.events, &mut self.out);
         self.note_events();
         if let Err(violation) = ended {
             self.fail(violation);

@@ -151,6 +151,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         limits: Some(limits),
         websocket: websocket.is_some(),
         collect_bodies: !streams_bodies,
+        ..ServerConfig::default()
     };
     let (listener, bound) = {
         let mut reactor = worker.reactor.borrow_mut();

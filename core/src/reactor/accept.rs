@@ -1,0 +1,168 @@
+//! Accepting: which listeners have connections waiting, and how one becomes ours.
+//!
+//! Sits in the reactor, beside the loop (`mod.rs`), which says when. A listener that speaks TLS
+//! gives each of its connections a session of it; nobody above can tell.
+//!
+//! Invariants
+//! - One turn accepts at most `Limits::accepts_per_turn` connections, and none into a full table.
+//! - A listener that the system refused an accept rests, so that scarce descriptors cost no spin.
+//!
+//! Not here: listening and its end (`ops.rs`); how the handshake goes on (`drive.rs`).
+
+use super::drive::Connection;
+use super::inbox::Inbox;
+use super::{ListenerKey, Reactor};
+use crate::buffer::SendBuffer;
+use crate::conn::{Driver, ServerConn, ServerSettings};
+#[cfg(feature = "tls")]
+use crate::transport::tls::{ServerTls, TlsStream};
+use crate::transport::{Net, Peer, Transport};
+use std::io;
+use std::rc::Rc;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a listener rests after the system refused an accept: long enough not to spin while
+/// descriptors are scarce, short enough not to be noticed when they are not.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(super) struct Listener<L> {
+    pub(super) key: ListenerKey,
+    pub(super) socket: L,
+    pub(super) settings: Rc<ServerSettings>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Arc<ServerTls>>,
+    /// Connections may wait: said by an event, unsaid by `WouldBlock`.
+    pub(super) waiting: bool,
+    /// No accept before this time.
+    pub(super) rests_until: Option<Instant>,
+}
+
+impl<L> Listener<L> {
+    /// A connection that it has accepted, with TLS if it speaks that.
+    #[cfg(feature = "tls")]
+    fn wrap<S>(&self, socket: S) -> Result<Transport<S>, (S, io::Error)> {
+        let Some(tls) = &self.tls else {
+            return Ok(Transport::Plain(socket));
+        };
+        match TlsStream::server(socket, tls) {
+            Ok(stream) => Ok(Transport::Tls(Box::new(stream))),
+            Err((socket, error)) => Err((socket, io::Error::other(error))),
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn wrap<S>(&self, socket: S) -> Result<Transport<S>, (S, io::Error)> {
+        Ok(Transport::Plain(socket))
+    }
+}
+
+impl<N: Net> Reactor<N> {
+    /// Whether some listener could take a connection now.
+    pub(super) fn can_accept(&self) -> bool {
+        let now = self.now;
+        let may = |listener: &Listener<_>| {
+            listener.waiting && listener.rests_until.is_none_or(|until| until <= now)
+        };
+        !self.conns.is_full() && self.listeners.iter().any(may)
+    }
+
+    pub(super) fn accept_waiting(&mut self, inbox: &mut Inbox) {
+        if !self.can_accept() {
+            return;
+        }
+        let mut budget = self.limits.accepts_per_turn;
+        let mut errors = core::mem::take(&mut self.scratch.accept_errors);
+        for index in 0..self.listeners.len() {
+            while budget > 0 && !self.conns.is_full() && self.accept_one(index, &mut errors) {
+                budget -= 1;
+            }
+        }
+        for (listener, error) in errors.drain(..) {
+            inbox.deliver_accept_error(listener, error);
+        }
+        self.scratch.accept_errors = errors;
+    }
+
+    /// Takes one connection from listener `index`; whether there may be more.
+    pub(super) fn accept_one(
+        &mut self,
+        index: usize,
+        errors: &mut Vec<(ListenerKey, io::Error)>,
+    ) -> bool {
+        let Some(listener) = self.listeners.get_mut(index) else {
+            return false;
+        };
+        if !listener.waiting || listener.rests_until.is_some_and(|until| self.now < until) {
+            return false;
+        }
+        listener.rests_until = None;
+        match self.net.accept(&mut listener.socket) {
+            Ok((socket, peer)) => {
+                let settings = Rc::clone(&listener.settings);
+                let key = listener.key;
+                let admitted = match listener.wrap(socket) {
+                    Ok(transport) => self.admit(transport, peer, settings, key),
+                    Err((socket, error)) => {
+                        self.net.close(socket, true);
+                        Err(error)
+                    }
+                };
+                if let Err(error) = admitted {
+                    errors.push((key, error));
+                }
+                true
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => {
+                    listener.waiting = false;
+                    false
+                }
+                io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => true,
+                _ => {
+                    listener.rests_until = self.now.checked_add(ACCEPT_BACKOFF);
+                    errors.push((listener.key, error));
+                    false
+                }
+            },
+        }
+    }
+
+    pub(super) fn admit(
+        &mut self,
+        transport: Transport<N::Socket>,
+        peer: Peer,
+        settings: Rc<ServerSettings>,
+        listener: ListenerKey,
+    ) -> io::Result<()> {
+        let out = SendBuffer::new(&self.pool);
+        let limits = Rc::clone(&settings.limits);
+        let driver = Driver::Server(ServerConn::new(settings, self.now));
+        let mut conn = Connection::new(transport, driver, out, limits, listener, peer);
+        conn.begin_handshake(self.now);
+        let key = match self.conns.insert(conn) {
+            Ok(key) => key,
+            // The caller has asked; a full table takes nothing.
+            Err(conn) => {
+                conn.transport.close(&mut self.net, true);
+                return Ok(());
+            }
+        };
+        let Some(conn) = self.conns.get_mut(key) else {
+            return Ok(());
+        };
+        if let Err(error) = self
+            .net
+            .register(conn.transport.socket_mut(), key.to_token())
+        {
+            if let Some(conn) = self.conns.remove(key) {
+                conn.transport.close(&mut self.net, true);
+            }
+            return Err(error);
+        }
+        self.schedule(key);
+        Ok(())
+    }
+}

@@ -10,6 +10,7 @@
 //! - `http`       what a well-behaved HTTP client sees of a script
 //! - `drain`      one listener of several goes
 //! - `neighbour`  what floods cost those beside them, in turns and in memory
+//! - `loopback`   the reactor at both ends of a simulated network, by seeds
 //! - `reactor`    the whole reactor on a simulated network, by seeds
 //! - `sim`        a network made of a seed, and virtual time
 //! - `tidy`       what no compiler checks: layers, sizes, headers, forbidden words
@@ -36,6 +37,8 @@ mod harness;
 mod hostile;
 #[cfg(test)]
 mod http;
+#[cfg(test)]
+mod loopback;
 #[cfg(test)]
 mod neighbour;
 #[cfg(test)]

@@ -176,7 +176,7 @@ pub(crate) fn run_either(scene: &Scene) -> Rest {
     clippy::disallowed_methods,
     reason = "a failing seed is run again, and long runs are made, without a new build"
 )]
-fn seeds() -> Range<u64> {
+pub(crate) fn seeds() -> Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     match (number("SEED"), number("SEEDS")) {
         (Some(seed), _) => seed..seed + 1,

@@ -366,10 +366,14 @@ impl<const DRAINS: bool> Net for SimNet<DRAINS> {
         let script = services.find(|(at, _)| at == to);
         let script = script.map(|(_, script)| script.clone());
         let refused = world.options.connect_refused;
-        let refused = world.dice.chance(refused) || script.is_none();
+        let is_ours = world.listeners.values().any(|backlog| backlog.at == *to);
+        let refused = world.dice.chance(refused) || (script.is_none() && !is_ours);
         let link = world.open_link(script.unwrap_or_default(), Stage::Connecting { refused });
         world.links[link.0].token = Some(token);
         world.note(format_args!("{link} connects to {to}"));
+        if is_ours && !refused {
+            world.loop_back(link, to);
+        }
         let route = world.routes.iter().find(|(at, _)| at == to);
         match route.map(|(_, time)| *time) {
             None => world.soon(Happening::Connected(link)),

@@ -9,6 +9,9 @@
 //!            Deliver                        write
 //! ```
 //!
+//! A link may have a twin instead of a script: what one delivers, the other carries, so that the
+//! reactor under test is at both ends.
+//!
 //! A reset destroys what is on the way. Closing a socket that has unread bytes, or to which more
 //! bytes come, resets the connection as TCP does (RFC 1122 §4.2.2.13): a server that does not
 //! linger loses its last words here.
@@ -98,6 +101,8 @@ pub(super) struct Link {
     pub(super) stage: Stage,
     /// Where the peer wants to, until its request arrives.
     pub(super) dials: Option<Endpoint>,
+    /// The socket at the other end, if that is one of ours too.
+    twin: Option<LinkId>,
     /// As registered; events are reported under it.
     pub(super) token: Option<u64>,
     /// The next event to report: readable, writable.
@@ -192,6 +197,7 @@ impl World {
         self.links.push(Link {
             stage,
             dials: None,
+            twin: None,
             token: None,
             pending: None,
             armed: (true, true),
@@ -216,6 +222,32 @@ impl World {
             pauses: false,
         });
         LinkId(self.links.len() - 1)
+    }
+
+    /// Puts a link of a listener at the other end of `id`, which connects to it.
+    pub(super) fn loop_back(&mut self, id: LinkId, to: &Endpoint) {
+        // It finishes when the socket behind it does.
+        let script = Script {
+            is_stubborn: true,
+            ..Script::default()
+        };
+        self.links[id.0].script = script.clone();
+        let twin = self.open_link(script, Stage::Waiting);
+        self.links[id.0].twin = Some(twin);
+        self.links[twin.0].twin = Some(id);
+        self.links[twin.0].dials = Some(to.clone());
+        self.soon(Happening::Arrival(twin));
+    }
+
+    /// Bytes that may arrive at the peer now.
+    fn peer_room(&self, id: LinkId) -> usize {
+        match self.links[id.0].twin {
+            Some(twin) => {
+                let twin = &self.links[twin.0];
+                twin.buffer_bytes_max.saturating_sub(twin.outgoing.len())
+            }
+            None => usize::MAX,
+        }
     }
 
     /// Lets an event be reported, as far as the selector watches.
@@ -365,11 +397,18 @@ impl World {
         if link.outgoing.is_empty() && link.peer_finishes && (count == 0 || self.dice.chance(500)) {
             link.inbound_ended = true;
         }
+        let twin = link.twin;
         self.raise(id, true, false);
         self.start_carrying(id);
+        if let Some(twin) = twin {
+            self.start_delivering(twin);
+        }
     }
 
     fn start_delivering(&mut self, id: LinkId) {
+        if self.peer_room(id) == 0 {
+            return;
+        }
         let link = &mut self.links[id.0];
         let ends = link.we_finish && !link.peer_saw_end;
         if !link.delivers && link.peer_reads && (!link.unsent.is_empty() || ends) {
@@ -381,7 +420,7 @@ impl World {
     /// A piece, or the end, arrives at the peer.
     pub(super) fn deliver(&mut self, id: LinkId) {
         let piece_max = self.options.piece_max;
-        let piece = self.dice.up_to(piece_max);
+        let piece = self.dice.up_to(piece_max).min(self.peer_room(id));
         let link = &mut self.links[id.0];
         link.delivers = false;
         if link.peer_was_reset || !link.peer_reads {
@@ -392,9 +431,11 @@ impl World {
             return self.soon(Happening::ResetFromPeer(id));
         }
         let count = piece.min(link.unsent.len());
-        let received = &mut link.received;
+        let has_twin = link.twin.is_some();
+        let (received, mut bytes) = (&mut link.received, Vec::new());
+        let onto = if has_twin { &mut bytes } else { received };
         move_bytes(&mut link.unsent, count, |bytes, _| {
-            received.extend_from_slice(bytes);
+            onto.extend_from_slice(bytes);
         });
         if link.unsent.is_empty() && link.we_finish {
             link.peer_saw_end = true;
@@ -404,7 +445,13 @@ impl World {
         if makes_room {
             link.wants_room = false;
         }
-        let (total, ended) = (link.received.len(), link.peer_saw_end);
+        let (twin, total, ended) = (link.twin, link.received.len(), link.peer_saw_end);
+        if let Some(twin) = twin {
+            let at_twin = &mut self.links[twin.0];
+            at_twin.outgoing.extend(&bytes);
+            at_twin.peer_finishes |= ended;
+            self.start_carrying(twin);
+        }
         self.note(format_args!("{id} has received {total}, end: {ended}"));
         self.raise(id, false, makes_room);
         self.start_delivering(id);
@@ -430,8 +477,12 @@ impl World {
             link.peer_was_reset = true;
             link.unsent.clear();
             link.outgoing.clear();
+            let twin = link.twin;
             self.note(format_args!("{id} is reset by us"));
             self.run_script(id);
+            if let Some(twin) = twin {
+                self.reset_from_peer(twin);
+            }
         }
     }
 

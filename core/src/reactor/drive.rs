@@ -18,7 +18,8 @@
 //! - `Closed` is delivered once, for connections that delivered anything before, and last.
 //! - At most one read per call, so no peer holds the turn.
 //!
-//! Not here: whose turn it is, timers, accepting (`mod.rs`).
+//! Not here: whose turn it is, timers, accepting (`mod.rs`); when senders stop and go on
+//! (`pressure.rs`).
 
 use super::ListenerKey;
 use super::conns::ConnKey;
@@ -190,16 +191,22 @@ impl<S> Connection<S> {
             Phase::Open => {
                 (self.stalled || self.readable || (self.eof && !self.eof_told))
                     && !self.held
-                    && (self.out.len() <= self.limits.out_bytes_high as usize || self.is_client())
+                    && !self.is_swamped()
                     && self.driver.appetite() == Appetite::Read
             }
         }
     }
 
-    /// Whether it asks rather than answers. What it reads makes nothing to send, so it may read
-    /// however much waits; a server that echoes could not go on otherwise.
+    /// Whether it asks rather than answers.
     fn is_client(&self) -> bool {
         matches!(self.driver, Driver::Client(_))
+    }
+
+    /// Whether so much waits for the peer that it is not read, so that it cannot make us owe it
+    /// more. Not where we are the client: two ends that both wait to be read first, an echo and
+    /// who talks to it, would wait for ever.
+    fn is_swamped(&self) -> bool {
+        self.listener != ListenerKey::NONE && self.out.len() > self.limits.out_bytes_high as usize
     }
 
     /// Whether there is something to flush or to close.
@@ -465,7 +472,7 @@ impl<S> Connection<S> {
         if self.phase != Phase::Open || self.transport.is_handshaking() {
             return;
         }
-        let is_full = self.out.len() > self.limits.out_bytes_high as usize;
+        let is_full = self.is_swamped();
         match &mut self.driver {
             // It was we who did not listen. One that does not take our close frame is not excused.
             Driver::WebSocket(websocket)

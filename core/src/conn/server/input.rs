@@ -213,9 +213,13 @@ impl ServerConn {
             State::Head { .. } | State::Done => self.pipeline.open(Asked::default()),
         };
         self.pipeline.close_after(exchange);
-        if self.pipeline.answer(exchange) != Ok(Answer::Waiting) {
-            // The application's own answer has begun; it ends the connection when it is complete.
-            return;
+        match self.pipeline.answer(exchange) {
+            Ok(Answer::Waiting) => {}
+            // The application has begun to answer, and what it may be waiting for will not come. That
+            // the answer is cut short tells the client.
+            Ok(_) => return self.is_over = true,
+            // It has answered before it heard all; the connection ends behind that.
+            Err(_) => return,
         }
         let mut fields: Vec<(&[u8], &[u8])> = vec![(b"Content-Type", b"text/plain; charset=utf-8")];
         fields.extend_from_slice(more);

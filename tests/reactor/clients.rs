@@ -394,7 +394,11 @@ impl<'a> Input<'a> {
             return false;
         };
         let head = String::from_utf8_lossy(self.take(len).unwrap_or_default());
-        if !strict && head.starts_with("HTTP/1.1 503 ") {
+        // The application cannot take it, or a rough network has brought the request too late.
+        let is_refused = ["HTTP/1.1 503 ", "HTTP/1.1 408 "]
+            .iter()
+            .any(|refusal| head.starts_with(refusal));
+        if !strict && is_refused {
             return false;
         }
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");

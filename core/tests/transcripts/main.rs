@@ -8,6 +8,7 @@
 mod client;
 mod connection;
 mod frames;
+mod index;
 mod markdown;
 mod notation;
 mod output;
@@ -209,6 +210,22 @@ fn http1_is_spoken_as_recorded() {
 #[test]
 fn websocket_is_spoken_as_recorded() {
     check_folder("ws", 228);
+}
+
+#[test]
+fn the_index_by_section_is_current() {
+    let path = testdata().join("SECTIONS.md");
+    let index = index::of(&testdata());
+    if is_update() {
+        fs::write(&path, index).expect("the index can be rewritten");
+        return;
+    }
+    let recorded = fs::read_to_string(&path).expect("the index is there");
+    assert!(
+        recorded == index,
+        "core/testdata/SECTIONS.md is out of date; UPDATE=1 rewrites it:\n{}",
+        difference(&recorded, &index)
+    );
 }
 
 #[test]

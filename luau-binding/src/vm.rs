@@ -9,6 +9,7 @@
 //! - `vm/coroutine.rs`  threads: create, resume, reset, trace
 //! - `vm/guard.rs`      the bounds of script code: time and memory
 //! - `vm/tape.rs`       parsed JSON onto the stack
+//! - `vm/walk.rs`       tables read where they lie
 //! - `vm/atom.rs`       the member names that raw functions compare by number
 //!
 //! Invariants
@@ -31,6 +32,7 @@ mod function;
 pub(crate) mod guard;
 pub(crate) mod object;
 pub(crate) mod tape;
+pub(crate) mod walk;
 
 pub(crate) use function::{function, placed_require};
 

@@ -10,6 +10,8 @@
 //!
 //! Not here: who was asked (`bridge.rs`), Date, Content-Length and Connection (core).
 
+mod quick;
+
 use super::stream::{Begun, Face};
 use crate::runtime::Worker;
 use crate::value::nearest;
@@ -88,7 +90,10 @@ pub(crate) fn respond(
             };
             send(worker, conn, exchange, &response).map(|()| None)
         }
-        Kind::Table => respond_table(worker, stack, conn, exchange),
+        Kind::Table => match quick::respond(worker, stack, conn, exchange) {
+            Some(answered) => answered.map(|()| None),
+            None => respond_table(worker, stack, conn, exchange),
+        },
         _ => Err(format!(
             "a handler returns a string, a buffer, a table or nothing, not {}",
             stack.type_name(1)

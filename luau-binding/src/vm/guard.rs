@@ -137,6 +137,7 @@ impl Guard {
     }
 
     /// Script code begins to run, or a part of it within another.
+    #[inline]
     pub(crate) fn enter(&self) -> Entered {
         let depth = self.depth.get();
         self.depth.set(depth + 1);
@@ -158,6 +159,7 @@ impl Guard {
     }
 
     /// Script code has ended, or suspended itself, or raised.
+    #[inline]
     pub(crate) fn leave(&self, entered: Entered) {
         if entered.was_enforced != self.is_enforced.get() {
             self.enforce(entered.was_enforced);
@@ -176,6 +178,7 @@ impl Guard {
     }
 
     /// Refuses memory to nobody for as long as the result lives.
+    #[inline]
     pub(crate) fn relax(&self) -> Relaxed<'_> {
         let was_enforced = self.is_enforced.get();
         if was_enforced {
@@ -189,8 +192,14 @@ impl Guard {
 
     /// Whether the VM has more than it may, and a sixteenth more: so much is left for what frees
     /// memory after script code has come to the limit.
+    #[inline]
     pub(crate) fn is_over(&self) -> bool {
-        self.memory_max != 0 && self.used() > self.memory_max / 16 * 17
+        self.memory_max != 0 && self.is_above(self.memory_max / 16 * 17)
+    }
+
+    #[cold]
+    fn is_above(&self, bytes: usize) -> bool {
+        self.used() > bytes
     }
 
     /// Whether the VM has more than it may: nothing new should begin.
@@ -246,6 +255,7 @@ impl Guard {
         self.vm().used_memory()
     }
 
+    #[cold]
     fn enforce(&self, is_enforced: bool) {
         let limit = if is_enforced { self.memory_max } else { 0 };
         // A VM of mlua's own always has a limit to set.

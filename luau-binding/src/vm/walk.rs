@@ -1,0 +1,131 @@
+//! Walks through a table by the shortest way: each key and value is looked at where it lies.
+//!
+//! Sits beside `vm.rs`. What is met borrows the stack, so nothing can change the table or free its
+//! strings until the caller has done with them: bytes go from the script's string to the send
+//! buffer without a copy between.
+//!
+//! Invariants
+//! - A walk leaves the stack as it found it, however it ends.
+//! - No script code runs during one.
+//!
+//! Not here: what keys mean (`net/`).
+
+use super::atom::Atom;
+use super::{Kind, Stack, ffi};
+use std::ffi::c_int;
+
+/// A value met on a walk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Met<'s> {
+    /// A string.
+    Text(&'s [u8]),
+    /// The contents of a buffer.
+    Buffer(&'s [u8]),
+    /// A number.
+    Number(f64),
+    /// A table, by its index; good until the walk goes on.
+    Table(i32),
+    /// Anything else.
+    Other,
+}
+
+/// A key met on a walk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key<'s> {
+    /// The bytes of a string; `None` for a key of another type.
+    pub(crate) name: Option<&'s [u8]>,
+    /// Which member it names.
+    pub(crate) atom: Option<Atom>,
+}
+
+impl Stack<'_> {
+    /// Calls `each` with every key and value of the table at `index` until it says false. True if
+    /// it never did. Uses 2 slots.
+    pub(crate) fn walk<'s>(
+        &'s self,
+        index: i32,
+        mut each: impl FnMut(Key<'s>, Met<'s>) -> bool,
+    ) -> bool {
+        if self.kind(index) != Kind::Table {
+            return false;
+        }
+        let (state, top) = (self.raw(), self.len());
+        let mut cursor = 0;
+        loop {
+            // SAFETY: the index is a table, and the cursor is 0 or what the last step returned.
+            // A step grows the stack by itself and pushes a key and a value, or nothing.
+            cursor = unsafe { ffi::lua_rawiter(state, index, cursor) };
+            if cursor < 0 {
+                return true;
+            }
+            // SAFETY: both were pushed just now. Their strings and buffers stay where they are
+            // as long as the table holds them, which nothing can change while `self` is borrowed.
+            let goes_on = unsafe { each(key(state, top + 1), met(state, top + 2)) };
+            // SAFETY: this is the height that the walk began with.
+            unsafe { ffi::lua_settop(state, top) };
+            if !goes_on {
+                return false;
+            }
+        }
+    }
+}
+
+/// The key at `index`.
+///
+/// # Safety
+/// The index is present, and the value outlives `'s` where it is.
+unsafe fn key<'s>(state: *mut ffi::lua_State, index: c_int) -> Key<'s> {
+    let (mut len, mut atom) = (0, -1);
+    // SAFETY: by the contract; what is no string gives null, and nothing is converted.
+    unsafe {
+        let start = ffi::lua_tolstringatom(state, index, &raw mut len, &raw mut atom);
+        if start.is_null() {
+            return Key {
+                name: None,
+                atom: None,
+            };
+        }
+        Key {
+            name: Some(std::slice::from_raw_parts(start.cast(), len)),
+            atom: Atom::from_number(atom),
+        }
+    }
+}
+
+/// The value at `index`.
+///
+/// # Safety
+/// As of [`key`].
+unsafe fn met<'s>(state: *mut ffi::lua_State, index: c_int) -> Met<'s> {
+    let mut len = 0;
+    // SAFETY: by the contract, and each call is for the type it is made for. Bytes are as many as
+    // the VM says; an empty buffer may have none.
+    unsafe {
+        match ffi::lua_type(state, index) {
+            ffi::LUA_TSTRING => {
+                let start =
+                    ffi::lua_tolstringatom(state, index, &raw mut len, std::ptr::null_mut());
+                Met::Text(bytes(start.cast(), len))
+            }
+            ffi::LUA_TNUMBER => Met::Number(ffi::lua_tonumber(state, index)),
+            ffi::LUA_TTABLE => Met::Table(index),
+            ffi::LUA_TBUFFER => {
+                let start = ffi::lua_tobuffer(state, index, &raw mut len);
+                Met::Buffer(bytes(start.cast_const().cast(), len))
+            }
+            _ => Met::Other,
+        }
+    }
+}
+
+/// `len` bytes from `start`.
+///
+/// # Safety
+/// They are there and outlive `'s`, or `len` is 0 or `start` null.
+unsafe fn bytes<'s>(start: *const u8, len: usize) -> &'s [u8] {
+    if start.is_null() || len == 0 {
+        return &[];
+    }
+    // SAFETY: by the contract.
+    unsafe { std::slice::from_raw_parts(start, len) }
+}

@@ -283,9 +283,13 @@ fn start(
     server: &ServerState,
 ) {
     let request = from.len();
+    let is_told_server = server.is_told_server || !matches!(purpose, Purpose::Request(_));
     let progress = scheduler::start(worker, from, purpose, |stack| {
         stack.push_pin(function);
         from.copy_to(stack, request);
+        if !is_told_server {
+            return 1;
+        }
         match server.object.borrow().as_ref() {
             Some(object) => stack.push_pin(object),
             None => stack.push_nil(),

@@ -228,15 +228,14 @@ impl Scheduler {
     }
 
     /// A task for a coroutine, new or used before, whose stack is empty.
-    fn take(&mut self, root: &Root, purpose: Purpose) -> Option<(u32, Rc<Coroutine>)> {
+    fn take(&mut self, root: &Root) -> Option<(u32, Rc<Coroutine>)> {
         if let Some(id) = self.idle.pop() {
             let task = self.get_mut(id)?;
-            task.purpose = purpose;
             let coroutine = Rc::clone(task.coroutine.as_ref()?);
             return Some((id, coroutine));
         }
         let coroutine = Rc::new(root.new_coroutine()?);
-        let id = self.adopt(Rc::clone(&coroutine), purpose, false)?;
+        let id = self.adopt(Rc::clone(&coroutine), Purpose::Detached, false)?;
         Some((id, coroutine))
     }
 
@@ -358,13 +357,26 @@ pub(crate) fn start(
         bridge::raised(worker, purpose, Failure::plain(NOT_ENOUGH_MEMORY));
         return Progress::Done;
     }
-    let taken = worker.scheduler.borrow_mut().take(&worker.root, purpose);
+    let taken = {
+        let mut scheduler = worker.scheduler.borrow_mut();
+        let taken = scheduler.take(&worker.root);
+        if let Some((id, _)) = &taken {
+            scheduler.enter(*id, State::Running);
+        }
+        taken
+    };
     let Some((id, coroutine)) = taken else {
         worker.report_text("out of memory: a coroutine could not be made");
         return Progress::Done;
     };
     let args = push(&mut coroutine.stack(worker));
-    run(worker, from, id, &coroutine, Resume::Values(args))
+    resume(
+        worker,
+        from,
+        (id, &coroutine),
+        purpose,
+        Resume::Values(args),
+    )
 }
 
 /// What a coroutine goes on with.
@@ -376,7 +388,7 @@ enum Resume {
     Error,
 }
 
-/// Resumes the coroutine of task `id`, and settles what it was for if it ends.
+/// Resumes the coroutine of task `id`, which is suspended, for the purpose that it has.
 fn run(
     worker: &Worker,
     from: &Stack<'_>,
@@ -384,41 +396,56 @@ fn run(
     coroutine: &Rc<Coroutine>,
     with: Resume,
 ) -> Progress {
-    worker.scheduler.borrow_mut().enter(id, State::Running);
+    let purpose = {
+        let mut scheduler = worker.scheduler.borrow_mut();
+        scheduler.enter(id, State::Running);
+        scheduler.purpose(id)
+    };
+    resume(worker, from, (id, coroutine), purpose, with)
+}
+
+/// Resumes the coroutine of a task that is in state *running*, and settles what it was for if it
+/// ends. The slot of a task has its purpose only while it is suspended.
+fn resume(
+    worker: &Worker,
+    from: &Stack<'_>,
+    (id, coroutine): (u32, &Rc<Coroutine>),
+    purpose: Purpose,
+    with: Resume,
+) -> Progress {
     let resumed = match with {
         Resume::Values(args) => coroutine.resume(from, args),
         Resume::Error => coroutine.resume_error(from),
     };
-    let (outcome, may_reuse) = match resumed {
-        Resumed::Suspended => return suspended(worker, id),
-        Resumed::Returned => (None, true),
+    match resumed {
+        Resumed::Returned => {
+            bridge::returned(worker, purpose, &mut coroutine.stack(worker));
+            coroutine.clear();
+            worker.scheduler.borrow_mut().retire(id, true);
+            Progress::Done
+        }
+        Resumed::Suspended => suspended(worker, id, purpose),
         Resumed::Raised => {
             let (message, trace) = coroutine.failure(worker);
             let may_reuse = coroutine.reset();
             worker.guard.recover();
-            (Some(Failure { message, trace }), may_reuse)
+            bridge::raised(worker, purpose, Failure { message, trace });
+            worker.scheduler.borrow_mut().retire(id, may_reuse);
+            Progress::Done
         }
         Resumed::Panicked(text) => {
-            let text = format!("internal error: {text}");
-            (Some(Failure::plain(&text)), false)
+            let failure = Failure::plain(&format!("internal error: {text}"));
+            bridge::raised(worker, purpose, failure);
+            worker.scheduler.borrow_mut().retire(id, false);
+            Progress::Done
         }
-    };
-    let purpose = worker.scheduler.borrow_mut().purpose(id);
-    match outcome {
-        None => {
-            bridge::returned(worker, purpose, &mut coroutine.stack(worker));
-            coroutine.clear();
-        }
-        Some(failure) => bridge::raised(worker, purpose, failure),
     }
-    worker.scheduler.borrow_mut().retire(id, may_reuse);
-    Progress::Done
 }
 
 /// The coroutine gave up control. If nothing of ours will wake it and it has no purpose but its
 /// own, it belongs to the script alone; if no script has it either, it is lost.
-fn suspended(worker: &Worker, id: u32) -> Progress {
-    let is_lost = worker.scheduler.borrow_mut().suspend(id);
+fn suspended(worker: &Worker, id: u32, purpose: Purpose) -> Progress {
+    let is_lost = worker.scheduler.borrow_mut().suspend(id, purpose);
     if is_lost && worker.exit_code().is_none() {
         let why = "coroutine.yield in a coroutine that no script can resume: get it with \
                    coroutine.running first, and wake it with task.spawn";
@@ -485,10 +512,11 @@ enum Look {
 
 impl Scheduler {
     /// Sorts a task that was suspended. True if nobody can ever resume it.
-    fn suspend(&mut self, id: u32) -> bool {
+    fn suspend(&mut self, id: u32, purpose: Purpose) -> bool {
         let Some(task) = self.get_mut(id) else {
             return false;
         };
+        task.purpose = purpose;
         let is_unclaimed = task.state == State::Running;
         match task.purpose {
             Purpose::Detached if is_unclaimed => self.retire(id, false),

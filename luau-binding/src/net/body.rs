@@ -91,7 +91,14 @@ pub(crate) fn end(worker: &Worker, conn: ConnKey, exchange: Exchange) -> bool {
 
 /// A request has been answered: what is left of its body concerns nobody.
 pub(crate) fn forget(worker: &Worker, conn: ConnKey, exchange: Exchange) {
-    let body = worker.bodies.borrow_mut().remove(&(conn, exchange));
+    let body = {
+        let mut bodies = worker.bodies.borrow_mut();
+        // The common case, on the way of every answer.
+        if bodies.is_empty() {
+            return;
+        }
+        bodies.remove(&(conn, exchange))
+    };
     if body.is_some_and(|body| body.is_held) {
         worker.reactor.borrow_mut().release(conn);
     }

@@ -73,15 +73,19 @@ pub(crate) fn respond(
     conn: ConnKey,
     exchange: Exchange,
 ) -> Result<Option<Begun>, String> {
-    if let Some(body) = stack.bytes(1) {
-        let response = Response {
-            status: 200,
-            fields: &[],
-            body,
-        };
-        return send(worker, conn, exchange, &response).map(|()| None);
-    }
     match stack.kind(1) {
+        Kind::Table => match quick::respond(worker, stack, conn, exchange) {
+            Some(answered) => answered.map(|()| None),
+            None => respond_table(worker, stack, conn, exchange),
+        },
+        Kind::String | Kind::Buffer => {
+            let response = Response {
+                status: 200,
+                fields: &[],
+                body: stack.bytes(1).unwrap_or(&[]),
+            };
+            send(worker, conn, exchange, &response).map(|()| None)
+        }
         Kind::Nil | Kind::None => {
             let response = Response {
                 status: 204,
@@ -90,10 +94,6 @@ pub(crate) fn respond(
             };
             send(worker, conn, exchange, &response).map(|()| None)
         }
-        Kind::Table => match quick::respond(worker, stack, conn, exchange) {
-            Some(answered) => answered.map(|()| None),
-            None => respond_table(worker, stack, conn, exchange),
-        },
         _ => Err(format!(
             "a handler returns a string, a buffer, a table or nothing, not {}",
             stack.type_name(1)

@@ -35,6 +35,8 @@ pub(crate) struct ServerState {
     address: String,
     port: u16,
     pub(crate) request: Option<Pin>,
+    /// The handler can see its second argument, the server.
+    pub(crate) is_told_server: bool,
     pub(crate) websocket: Option<WebSocketOptions>,
     pub(crate) error: Option<Pin>,
     /// Handlers start with the head, and read the body by `request:read()`.
@@ -168,7 +170,11 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         Endpoint::Ip(at) => (at.ip().to_string(), at.port()),
         Endpoint::Unix(path) => (format!("unix:{}", path.display()), 0),
     };
+    let is_told_server = request
+        .as_ref()
+        .is_none_or(|request| stack.sees_argument(request, 2));
     let state = Rc::new(ServerState {
+        is_told_server,
         listener,
         address,
         port,

@@ -97,7 +97,7 @@ pub(crate) fn spawn(
         None => {
             let mut scheduler = worker.scheduler.borrow_mut();
             let (id, coroutine) = scheduler
-                .take(&worker.root, Purpose::Detached)
+                .take(&worker.root)
                 .ok_or_else(|| Raise::from("too many coroutines"))?;
             if let Some(task) = scheduler.get_mut(id) {
                 task.is_exposed = true;

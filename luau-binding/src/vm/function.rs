@@ -161,6 +161,20 @@ unsafe extern "C-unwind" fn after_require(state: *mut ffi::lua_State, status: c_
 }
 
 impl Stack<'_> {
+    /// Whether the function that `pin` keeps can see an argument `n`, counted from 1: C functions
+    /// and those with `...` see all.
+    pub(crate) fn sees_argument(&mut self, pin: &super::Pin, n: u8) -> bool {
+        self.push_pin(pin);
+        // SAFETY: all-zero is a valid `lua_Debug`: integers and null pointers.
+        let mut facts: ffi::lua_Debug = unsafe { std::mem::zeroed() };
+        // SAFETY: a negative level names a place on the stack, here the topmost value; for what is
+        // no function the answer is 0.
+        let is_known = self.kind(self.len()) == super::Kind::Function
+            && unsafe { ffi::lua_getinfo(self.raw(), -1, c"a".as_ptr(), &raw mut facts) } != 0;
+        self.pop(1);
+        !is_known || facts.isvararg != 0 || facts.nparams >= n
+    }
+
     /// Pushes the error as the VM reports its own: with the place of the calling line.
     pub(crate) fn push_raise(&mut self, raise: Raise) {
         let mut message = self.place_of_call();

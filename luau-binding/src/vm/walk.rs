@@ -38,9 +38,12 @@ pub(crate) struct Key<'s> {
     pub(crate) atom: Option<Atom>,
 }
 
+/// Values of one walk that may lie on the stack.
+const HEAP_MAX: i32 = 16;
+
 impl Stack<'_> {
     /// Calls `each` with every key and value of the table at `index` until it says false. True if
-    /// it never did. Uses 2 slots.
+    /// it never did. Uses [`HEAP_MAX`] slots.
     pub(crate) fn walk<'s>(
         &'s self,
         index: i32,
@@ -49,24 +52,32 @@ impl Stack<'_> {
         if self.kind(index) != Kind::Table {
             return false;
         }
-        let (state, top) = (self.raw(), self.len());
-        let mut cursor = 0;
-        loop {
+        let (state, base) = (self.raw(), self.len());
+        let (mut top, mut cursor) = (base, 0);
+        let ended = loop {
             // SAFETY: the index is a table, and the cursor is 0 or what the last step returned.
             // A step grows the stack by itself and pushes a key and a value, or nothing.
             cursor = unsafe { ffi::lua_rawiter(state, index, cursor) };
             if cursor < 0 {
-                return true;
+                break true;
             }
             // SAFETY: both were pushed just now. Their strings and buffers stay where they are
             // as long as the table holds them, which nothing can change while `self` is borrowed.
             let goes_on = unsafe { each(key(state, top + 1), met(state, top + 2)) };
-            // SAFETY: this is the height that the walk began with.
-            unsafe { ffi::lua_settop(state, top) };
             if !goes_on {
-                return false;
+                break false;
             }
-        }
+            // Small tables are walked without popping in between.
+            top += 2;
+            if top - base >= HEAP_MAX {
+                // SAFETY: this is the height that the walk began with.
+                unsafe { ffi::lua_settop(state, base) };
+                top = base;
+            }
+        };
+        // SAFETY: as above.
+        unsafe { ffi::lua_settop(state, base) };
+        ended
     }
 }
 

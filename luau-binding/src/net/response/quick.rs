@@ -33,11 +33,10 @@ pub(super) fn respond(
     let mut count = 0;
     let is_common = stack.walk(1, |key, value| match (key.atom, value) {
         (Some(Atom::Status), Met::Number(number)) => {
-            let is_status = number.fract() == 0.0 && (200.0..=599.0).contains(&number);
-            #[expect(clippy::cast_possible_truncation, reason = "looked at below")]
+            #[expect(clippy::cast_possible_truncation, reason = "compared below")]
             let whole = number as u16;
             status = whole;
-            is_status
+            f64::from(whole) == number && (200..=599).contains(&whole)
         }
         (Some(Atom::Body), Met::Text(bytes) | Met::Buffer(bytes)) => {
             body = bytes;

@@ -4,6 +4,7 @@
 //! - `browser`    Chromium opens the chat page twice
 //! - `cli`        the command line, signals, the examples
 //! - `client`     the reactor as a client, in virtual time
+//! - `client_face` requests through the pool: redirects, proxies, codings, every fault in its words
 //! - `clients`    curl, and Python's `websockets`
 //! - `harness`    the binary under test as a child process, and a bare client
 //! - `hostile`    garbage, oversize, slow bytes, half-close, reset
@@ -27,6 +28,8 @@ mod browser;
 mod cli;
 #[cfg(test)]
 mod client;
+#[cfg(test)]
+mod client_face;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]

@@ -183,6 +183,12 @@ impl<const DRAINS: bool> SimNet<DRAINS> {
         self.world().services.push((at, script));
     }
 
+    /// As [`serve`](Self::serve), for connects from now on.
+    pub(crate) fn serve_instead(&self, at: Endpoint, script: Script) {
+        self.world().services.retain(|(known, _)| *known != at);
+        self.serve(at, script);
+    }
+
     /// Lets connects to `at` take `time`, or never end.
     pub(crate) fn route(&self, at: Endpoint, time: Option<Duration>) {
         self.world().routes.push((at, time));
@@ -218,6 +224,12 @@ impl<const DRAINS: bool> SimNet<DRAINS> {
     /// Everything a peer has received.
     pub(crate) fn received(&self, peer: PeerId) -> Vec<u8> {
         self.world().links[peer.0.0].received.clone()
+    }
+
+    /// What each peer has received, in the order in which their connections were begun.
+    pub(crate) fn heard(&self) -> Vec<String> {
+        let heard = |link: &Link| String::from_utf8_lossy(&link.received).into_owned();
+        self.world().links.iter().map(heard).collect()
     }
 
     /// How a peer saw its connection end, if it has.

@@ -6,8 +6,8 @@
 //!
 //! Where curl or openssl is missing the test says so.
 
-mod certs;
-mod server;
+pub(crate) mod certs;
+pub(crate) mod server;
 
 use crate::harness::{Wire, folder, has_client};
 use certs::{Ca, Pair, params, self_signed};

@@ -9,7 +9,7 @@
 //! - L1 [`http1`], [`ws`], `url`, `date`: the protocols as pure functions of bytes;
 //! - L2 [`conn`]: one connection as a machine, bytes and a time in, events and bytes out;
 //! - L3 [`transport`]: the one seam to the world, `trait Net`;
-//! - L4 [`reactor`]: the loop; L5 `server`: the face.
+//! - L4 [`reactor`]: the loop; L5 `server`, `client`: the faces.
 //!
 //! Without features the crate is pure: no socket, no clock. `core/ARCHITECTURE.md` has the walk
 //! of one request from wire to wire.

@@ -3,10 +3,12 @@
 //!
 //! - `tls/certs.rs`   authorities and what they sign
 //! - `tls/server.rs`  a server by core alone, on a thread
+//! - `tls/script.rs`  servers by script, their options and reloads
 //!
 //! Where curl or openssl is missing the test says so.
 
 pub(crate) mod certs;
+mod script;
 pub(crate) mod server;
 
 use crate::harness::{Wire, folder, has_client};

@@ -188,6 +188,7 @@ fn receive_request(
         exchange,
         peer: worker.reactor.borrow().peer(conn),
         is_streamed: server.streams_bodies,
+        is_secure: server.tls.is_some(),
     };
     if request.has_body() && server.streams_bodies {
         body::begin(worker, conn, exchange);

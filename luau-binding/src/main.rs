@@ -34,7 +34,8 @@ Options:
       --no-codegen    run bytecode only, without native code
 
 A script starts a server with require(\"@huki/net\").serve. SIGINT and SIGTERM let requests under
-way finish; a second signal ends the process at once.
+way finish; a second signal ends the process at once. SIGHUP has the certificates of servers
+with TLS read anew; without such a server it is as SIGTERM.
 ";
 
 /// What the command line asks for.
@@ -168,13 +169,17 @@ fn run(file: &str, options: &Options) -> Result<u8, Error> {
 /// Watches for signals on a thread of its own.
 #[cfg(unix)]
 fn drain_on_signal(runtime: &Runtime) -> Result<(), Error> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let stop = runtime.stop();
     let mut signals =
-        signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(Error::System)?;
+        signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(Error::System)?;
     let watch = move || {
         let mut is_draining = false;
         for signal in &mut signals {
+            if signal == SIGHUP {
+                stop.reload_tls_or_drain(GRACE);
+                continue;
+            }
             if is_draining {
                 // As a shell reports a process that a signal has ended.
                 std::process::exit(128 + signal);

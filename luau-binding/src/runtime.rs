@@ -25,6 +25,7 @@ use crate::net::response::Fields;
 use crate::net::server::ServerState;
 use crate::net::socket::{SocketState, Sockets};
 use crate::net::stream::Streams;
+use crate::net::tls;
 use crate::require::{self, Requirer};
 use crate::scheduler::{self, Scheduler};
 use crate::vm::guard::Guard;
@@ -42,7 +43,7 @@ use std::fmt;
 use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What a runtime is given; [`Default`] gives no arguments and no environment.
@@ -222,6 +223,8 @@ pub enum Turn {
 pub struct Stop {
     remote: Remote,
     is_asked: Arc<AtomicBool>,
+    /// One above the milliseconds of grace that came with a hang-up; 0 if none came.
+    hung_up: Arc<AtomicU64>,
 }
 
 impl Stop {
@@ -230,6 +233,15 @@ impl Stop {
     pub fn drain(&self, grace: Duration) {
         self.is_asked.store(true, Ordering::Release);
         self.remote.drain(grace);
+    }
+
+    /// Has the certificates of all servers with TLS read anew. A runtime without such a server ends
+    /// as by [`drain`](Self::drain): that is what a hang-up means to it.
+    pub fn reload_tls_or_drain(&self, grace: Duration) {
+        // A day is longer than anybody waits; milliseconds fit.
+        let millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX - 1);
+        self.hung_up.store(millis + 1, Ordering::Release);
+        self.remote.wake();
     }
 }
 
@@ -246,6 +258,7 @@ impl Runtime {
         let stop = Stop {
             remote: reactor.remote(),
             is_asked: Arc::default(),
+            hung_up: Arc::default(),
         };
         let root = Root::of(&lua)?;
         let mut guard = Guard::new(&root, options.memory_bytes_max);
@@ -393,6 +406,11 @@ impl Runtime {
                 .map_err(Error::System)?;
         }
         self.turned_at = vm::clock();
+        if let Some(millis) = self.stop.hung_up.swap(0, Ordering::AcqRel).checked_sub(1)
+            && !tls::reload_all(&worker)
+        {
+            self.stop.drain(Duration::from_millis(millis));
+        }
         for completion in self.inbox.completions() {
             let is_own = own(&mut worker.reactor.borrow_mut(), completion);
             if !is_own {

@@ -25,9 +25,24 @@ pub(crate) struct Options<'a> {
 impl Options<'_> {
     /// Refuses a table with keys that are not `known`.
     pub(crate) fn check_keys(&self, stack: &mut Stack<'_>, known: &[&str]) -> Result<(), Raise> {
+        self.check_keys_beside(stack, known, 0)
+    }
+
+    /// As [`check_keys`](Self::check_keys), of a table that is a list of `elements` as well.
+    pub(crate) fn check_keys_beside(
+        &self,
+        stack: &mut Stack<'_>,
+        known: &[&str],
+        elements: usize,
+    ) -> Result<(), Raise> {
         let mut cursor = 0;
         while let Some(next) = stack.next_entry(self.index, cursor) {
             let key = stack.len() - 1;
+            if elements > 0 && stack.kind(key) == Kind::Number {
+                stack.pop(2);
+                cursor = next;
+                continue;
+            }
             let name = stack.string(key).map(String::from_utf8_lossy);
             let Some(name) = name else {
                 return Err(self.error(format!(

@@ -12,6 +12,7 @@
 //! - `stream.rs`    responses that leave piece by piece
 //! - `events.rs`    server-sent events
 //! - `socket.rs`    the WebSocket object
+//! - `tls.rs`       certificates of servers, and their reload
 //! - `methods.rs`   methods as values
 //! - this file      the module's table and URL helpers; `../json/face.rs` adds those of JSON
 //!
@@ -27,6 +28,7 @@ pub(crate) mod response;
 pub(crate) mod server;
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub(crate) mod tls;
 
 use crate::json;
 use crate::runtime::Worker;

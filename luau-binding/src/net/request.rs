@@ -49,6 +49,8 @@ struct Prefix {
     has_body: bool,
     /// The body comes by `request:read()`, and is not in the record.
     is_streamed: bool,
+    /// It came over TLS.
+    is_secure: bool,
 }
 
 /// Where a request came from.
@@ -59,6 +61,8 @@ pub(crate) struct Origin {
     pub(crate) peer: Option<Peer>,
     /// Its body comes by `request:read()`.
     pub(crate) is_streamed: bool,
+    /// It came over TLS.
+    pub(crate) is_secure: bool,
 }
 
 impl Prefix {
@@ -88,6 +92,7 @@ impl Prefix {
             exchange: origin.exchange.0,
             has_body: request.has_body(),
             is_streamed: origin.is_streamed,
+            is_secure: origin.is_secure,
         }
     }
 
@@ -111,6 +116,7 @@ impl Prefix {
         bytes[40..44].copy_from_slice(&self.exchange.to_ne_bytes());
         bytes[44] = u8::from(self.has_body);
         bytes[45] = u8::from(self.is_streamed);
+        bytes[46] = u8::from(self.is_secure);
         bytes
     }
 
@@ -134,6 +140,7 @@ impl Prefix {
             exchange: u32::from_ne_bytes(exchange),
             has_body: bytes[44] != 0,
             is_streamed: bytes[45] != 0,
+            is_secure: bytes[46] != 0,
         }
     }
 }
@@ -340,7 +347,9 @@ fn index(stack: &mut Stack<'_>) -> Outcome {
         Some(Atom::Path) => push_part(stack, |view| url::split_target(view.target()).path),
         Some(Atom::Target) => push_part(stack, |view| view.target()),
         Some(Atom::Body) => push_part(stack, |view| view.body),
+        Some(Atom::Scheme) if view.prefix.is_secure => stack.push_string("https"),
         Some(Atom::Scheme) => stack.push_string("http"),
+        Some(Atom::ClientSubject) => super::tls::push_subject(stack)?,
         Some(Atom::Port) => {
             let port = view.port();
             stack.push_number(f64::from(port));
@@ -363,8 +372,22 @@ fn index(stack: &mut Stack<'_>) -> Outcome {
 }
 
 const MEMBERS: &[&str] = &[
-    "method", "path", "target", "query", "headers", "cookies", "body", "ip", "port", "scheme",
-    "json", "buffer", "form", "read", "closed",
+    "method",
+    "path",
+    "target",
+    "query",
+    "headers",
+    "cookies",
+    "body",
+    "ip",
+    "port",
+    "scheme",
+    "clientSubject",
+    "json",
+    "buffer",
+    "form",
+    "read",
+    "closed",
 ];
 
 /// Pushes a part of the record at 1 as a string.

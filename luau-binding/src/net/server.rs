@@ -10,6 +10,7 @@
 //! Not here: calling the callbacks (`bridge.rs`, `socket.rs`).
 
 use super::methods;
+use super::tls::Tls;
 use crate::runtime::Worker;
 use crate::value::{Options, bad_argument};
 use crate::vm::atom::Atom;
@@ -39,6 +40,8 @@ pub(crate) struct ServerState {
     pub(crate) is_told_server: bool,
     pub(crate) websocket: Option<WebSocketOptions>,
     pub(crate) error: Option<Pin>,
+    /// Its connections speak TLS.
+    pub(crate) tls: Option<Tls>,
     /// Handlers start with the head, and read the body by `request:read()`.
     pub(crate) streams_bodies: bool,
     /// The userdata, for the callbacks.
@@ -71,6 +74,7 @@ const OPTIONS: &[&str] = &[
     "request",
     "streamBody",
     "websocket",
+    "tls",
     "limits",
     "error",
 ];
@@ -149,11 +153,12 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
     if request.is_none() && websocket.is_none() {
         return Err(options.error("option 'request', a function, or 'websocket' is needed"));
     }
+    let tls = Tls::read(stack, options)?;
     let config = ServerConfig {
+        tls: tls.as_ref().map(Tls::shared),
         limits: Some(limits),
         websocket: websocket.is_some(),
         collect_bodies: !streams_bodies,
-        ..ServerConfig::default()
     };
     let (listener, bound) = {
         let mut reactor = worker.reactor.borrow_mut();
@@ -181,6 +186,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         request,
         websocket,
         error,
+        tls,
         streams_bodies,
         object: RefCell::new(None),
         is_stopped: Cell::new(false),
@@ -310,10 +316,12 @@ pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> 
         })?
         .with(c"__namecall", invoke)?
         .install_object::<Server>()?;
-    methods::add(lua, worker, (Tag::Server, Atom::Stop), c"stop", stop)
+    methods::add(lua, worker, (Tag::Server, Atom::Stop), c"stop", stop)?;
+    let reload = (Tag::Server, Atom::ReloadTls);
+    methods::add(lua, worker, reload, c"reloadTls", reload_tls)
 }
 
-const MEMBERS: &[&str] = &["port", "address", "stop"];
+const MEMBERS: &[&str] = &["port", "address", "stop", "reloadTls"];
 
 fn this(stack: &Stack<'_>) -> Result<Rc<ServerState>, Raise> {
     stack
@@ -336,8 +344,21 @@ fn index(stack: &mut Stack<'_>) -> Outcome {
 fn invoke(stack: &mut Stack<'_>) -> Outcome {
     match stack.called_member() {
         Some(Atom::Stop) => stop(stack),
+        Some(Atom::ReloadTls) => reload_tls(stack),
         _ => Err(methods::unknown_call(stack, "server", MEMBERS)),
     }
+}
+
+/// `server:reloadTls()`: reads certificates and keys anew, for connections that come from now on.
+/// Raises if they cannot be used; the server goes on with the old ones then.
+fn reload_tls(stack: &mut Stack<'_>) -> Outcome {
+    let server = this(stack)?;
+    let Some(tls) = &server.tls else {
+        return Err(Raise::from("server:reloadTls: the server has no TLS"));
+    };
+    let failed = |why| Raise::from(format!("server:reloadTls: {why}"));
+    tls.reload().map_err(failed)?;
+    Ok(Returns::Values(0))
 }
 
 /// `server:stop(grace?)`: accepts no more, lets what is under way finish for `grace` seconds. A

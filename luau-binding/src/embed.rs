@@ -281,6 +281,15 @@ impl Runtime {
             .call((begin, park))
     }
 
+    /// Globals for code that the host compiles itself, like those of a script: what is set there
+    /// stays there.
+    ///
+    /// # Errors
+    /// Without memory.
+    pub fn new_environment(&self) -> mlua::Result<mlua::Table> {
+        require::environment(self.lua())
+    }
+
     /// Starts the script at `path`: runs it until it ends or waits for the first time. It goes on
     /// in [`turn`](Self::turn). Several may be started; they share modules and nothing else.
     ///

@@ -18,6 +18,7 @@
 //! ```
 
 mod bridge;
+mod check;
 mod embed;
 mod json;
 mod net;
@@ -28,14 +29,21 @@ mod std;
 mod value;
 mod vm;
 
+pub use check::{Checked, check};
 pub use embed::Waiter;
 pub use hukilau_core as core;
 /// The binding to Luau beneath, for embedders that add functions of their own.
 pub use mlua;
+pub use require::Loaded;
 pub use runtime::{BUDGET, Error, Options, Runtime, Stop, Turn};
 
 /// The name of the chunk for a script that is read from standard input.
 pub const STDIN_CHUNK: &str = require::STDIN_CHUNK;
+
+/// The one of `known` that `name` was most likely meant to be, if any is near.
+pub fn nearest_name<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    value::nearest(name, known)
+}
 
 /// The version of Luau that is built in, such as `0.740`.
 pub fn luau_version() -> &'static str {

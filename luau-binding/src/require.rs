@@ -14,15 +14,114 @@
 //! Not here: what the built-in modules hold (`net/`, `std/`).
 
 use mlua::luau::{FsRequirer, NavigateError, Require};
-use std::path::Path;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 /// The name of a chunk that came from standard input.
 pub(crate) const STDIN_CHUNK: &str = "=stdin";
 
 /// Finds modules in the file system.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Requirer {
     files: FsRequirer,
+    purpose: Purpose,
+}
+
+/// Files that were met while checking: path, chunk name and source.
+pub(crate) type Met = Rc<RefCell<VecDeque<(PathBuf, String, Vec<u8>)>>>;
+
+/// What modules are looked for.
+#[derive(Debug)]
+enum Purpose {
+    /// To run them, and to tell which files they are.
+    Run(Loaded),
+    /// To compile them and nothing more.
+    Check(Met),
+}
+
+/// The files that scripts of a runtime have loaded, and how they were then, for whoever watches them
+/// for changes. Clones share one list, from any thread.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded(Arc<Mutex<BTreeMap<PathBuf, Mark>>>);
+
+/// What a file is known by: when it was written and how long it is; nothing if it is not there.
+type Mark = Option<(SystemTime, u64)>;
+
+fn mark(path: &Path) -> Mark {
+    let data = std::fs::metadata(path).ok()?;
+    Some((data.modified().ok()?, data.len()))
+}
+
+impl Loaded {
+    /// Adds a file as it is now: call it before the file is read.
+    pub fn add(&self, path: &Path) {
+        let mark = mark(path);
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        files.entry(path.to_owned()).or_insert(mark);
+    }
+
+    /// The files so far, in the order of their names.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        files.keys().cloned().collect()
+    }
+
+    /// A file that is there and is not as it was when it was added.
+    pub fn changed(&self) -> Option<PathBuf> {
+        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = files.iter().filter(|(path, was)| {
+            // An editor that replaces a file takes it away first.
+            let now = mark(path);
+            now.is_some() && now != **was
+        });
+        changed.next().map(|(path, _)| path.clone())
+    }
+}
+
+impl Requirer {
+    /// Loads modules, and tells `loaded` their files.
+    pub(crate) fn running(loaded: Loaded) -> Self {
+        Self {
+            files: FsRequirer::default(),
+            purpose: Purpose::Run(loaded),
+        }
+    }
+
+    /// Compiles modules, tells `met` of them, and runs nothing.
+    pub(crate) fn checking(met: Met) -> Self {
+        Self {
+            files: FsRequirer::default(),
+            purpose: Purpose::Check(met),
+        }
+    }
+}
+
+/// Compiles a module or script. With an [`environment`] it can be run.
+///
+/// # Errors
+/// One line: `file:line: what is wrong`.
+pub(crate) fn compile(
+    lua: &mlua::Lua,
+    source: &[u8],
+    name: &str,
+    environment: Option<mlua::Table>,
+) -> Result<mlua::Function, String> {
+    check_source(source).map_err(|what| format!("{}{what}", shown_name(name)))?;
+    let chunk = lua
+        .load(source)
+        .set_mode(mlua::chunk::ChunkMode::Text)
+        .set_name(name);
+    let chunk = match environment {
+        Some(environment) => chunk.set_environment(environment),
+        None => chunk,
+    };
+    chunk
+        .into_function()
+        .map_err(|error| syntax_message(&error))
 }
 
 /// The chunk name for a source file.
@@ -133,19 +232,27 @@ impl Require for Requirer {
             .ok()
             .and_then(|cwd| Path::new(&path).strip_prefix(cwd).ok())
             .map_or_else(|| path.clone(), |inside| inside.display().to_string());
-        let environment = environment(lua)?;
-        let loaded = std::fs::read(&path)
-            .map_err(|error| format!("cannot read {shown}: {error}"))
-            .and_then(|source| {
-                check_source(&source).map_err(|what| format!("{shown}{what}"))?;
-                lua.load(source)
-                    .set_mode(mlua::chunk::ChunkMode::Text)
-                    .set_name(chunk_name(&shown))
-                    .set_environment(environment.clone())
-                    .into_function()
-                    .map_err(|error| syntax_message(&error))
-            });
+        let name = chunk_name(&shown);
+        let environment = match self.purpose {
+            Purpose::Check(_) => None,
+            Purpose::Run(_) => Some(environment(lua)?),
+        };
+        if let Purpose::Run(loaded) = &self.purpose {
+            loaded.add(Path::new(&path));
+        }
+        let source = std::fs::read(&path).map_err(|error| format!("cannot read {shown}: {error}"));
+        let loaded = source.and_then(|source| {
+            let function = compile(lua, &source, &name, environment)?;
+            if let Purpose::Check(met) = &self.purpose {
+                met.borrow_mut()
+                    .push_back((PathBuf::from(&path), name, source));
+            }
+            Ok(function)
+        });
         match loaded {
+            Ok(_) if matches!(self.purpose, Purpose::Check(_)) => {
+                lua.load("return function() return true end").call(())
+            }
             Ok(function) => Ok(function),
             Err(message) => lua
                 .load("local message = ... return function() error(message, 0) end")

@@ -26,7 +26,7 @@ use crate::net::server::ServerState;
 use crate::net::socket::{SocketState, Sockets};
 use crate::net::stream::Streams;
 use crate::net::tls;
-use crate::require::{self, Requirer};
+use crate::require::{self, Loaded, Requirer};
 use crate::scheduler::{self, Scheduler};
 use crate::vm::guard::Guard;
 use crate::vm::{self, Root};
@@ -63,6 +63,8 @@ pub struct Options {
     pub memory_bytes_max: usize,
     /// Translate scripts to machine code when they are loaded. Default true.
     pub codegen: bool,
+    /// Is told the files of scripts and modules as they are loaded.
+    pub loaded: Loaded,
 }
 
 /// How long a handler, a callback or the top level of a script may run without yielding, unless
@@ -79,6 +81,7 @@ impl Default for Options {
             budget: Some(BUDGET),
             memory_bytes_max: 0,
             codegen: true,
+            loaded: Loaded::default(),
         }
     }
 }
@@ -154,6 +157,8 @@ pub(crate) struct Worker {
     pub(crate) fields: RefCell<Fields>,
     pub(crate) scratch: RefCell<Vec<u8>>,
     pub(crate) host: Host,
+    /// The last error that a module raised while it loaded, and the calls that led to it.
+    pub(crate) noted: RefCell<Option<(String, String)>>,
     exit: Cell<Option<u8>>,
     failure: RefCell<Option<Failure>>,
 }
@@ -281,6 +286,7 @@ impl Runtime {
             fields: RefCell::default(),
             scratch: RefCell::default(),
             host: Host::default(),
+            noted: RefCell::default(),
             exit: Cell::new(None),
             failure: RefCell::default(),
         });
@@ -344,16 +350,9 @@ impl Runtime {
     /// # Errors
     /// If the source does not compile. What it raises, the next turn tells.
     pub fn start_source(&mut self, name: &str, source: &[u8]) -> Result<(), Error> {
-        require::check_source(source)
-            .map_err(|what| Error::Syntax(format!("{}{what}", require::shown_name(name))))?;
-        let main = self
-            .lua
-            .load(source)
-            .set_name(name)
-            .set_mode(mlua::chunk::ChunkMode::Text)
-            .set_environment(require::environment(&self.lua)?)
-            .into_function()
-            .map_err(|error| Error::Syntax(require::syntax_message(&error)))?;
+        let environment = require::environment(&self.lua)?;
+        let main =
+            require::compile(&self.lua, source, name, Some(environment)).map_err(Error::Syntax)?;
         let main = self.worker.root.pin(&self.lua, main)?;
         let from = self.worker.root.stack(&self.worker);
         scheduler::start(&self.worker, &from, Purpose::Main, |stack| {
@@ -504,8 +503,9 @@ fn install(lua: &mlua::Lua, worker: &Rc<Worker>, options: &Options) -> Result<()
     lua.enable_jit(options.codegen);
     let globals = lua.globals();
     globals.raw_set("loadstring", mlua::Nil)?;
-    let require = lua.create_require_function(Requirer::default())?;
-    globals.raw_set("require", vm::placed_require(lua, require)?)?;
+    let requirer = Requirer::running(options.loaded.clone());
+    let require = lua.create_require_function(requirer)?;
+    globals.raw_set("require", vm::placed_require(lua, worker, require)?)?;
     globals.raw_set("_RUNTIME", concat!("huki ", env!("CARGO_PKG_VERSION")))?;
     surface::stdio::install_globals(lua, worker)?;
     surface::task::watch_running(lua, worker)?;

@@ -11,5 +11,6 @@ mod runaway;
 mod scripts;
 mod streams;
 mod support;
+mod tools;
 mod types;
 mod websocket;

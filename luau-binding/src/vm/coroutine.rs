@@ -135,8 +135,12 @@ impl Coroutine {
             // The VM had no memory to say where.
             message.insert_str(0, &stack.place_from(0));
         }
-        // SAFETY: the state is alive.
-        (message, unsafe { trace(state) })
+        // What a module has raised while it loaded was caught on its way, and its calls are gone.
+        match worker.noted.take() {
+            Some((noted, calls)) if noted == message => (message, calls),
+            // SAFETY: the state is alive.
+            _ => (message, unsafe { trace(state) }),
+        }
     }
 }
 
@@ -169,7 +173,7 @@ fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
 ///
 /// # Safety
 /// `state` is alive.
-unsafe fn trace(state: *mut ffi::lua_State) -> String {
+pub(super) unsafe fn trace(state: *mut ffi::lua_State) -> String {
     let mut text = String::new();
     for level in 0..TRACE_FRAMES_MAX {
         // SAFETY: all-zero is a valid `lua_Debug`: integers and null pointers.

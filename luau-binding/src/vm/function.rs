@@ -10,6 +10,7 @@
 //!
 //! Not here: what the functions do (`net/`, `std/`).
 
+use super::coroutine::trace;
 use super::guard::NOT_ENOUGH_MEMORY;
 use super::{Outcome, Raise, Returns, Stack, ffi};
 use crate::runtime::Worker;
@@ -101,36 +102,72 @@ where
 const REQUIRE_ERROR: &[u8] = b"error requiring module";
 
 /// Wraps the function behind `require` so that not finding a module says where it was asked for.
-/// Modules may still suspend while they load.
+/// Modules may still suspend while they load. What a module raises keeps the calls that led to it:
+/// they are noted in the worker before the stack is unwound.
 pub(crate) fn placed_require(
     lua: &mlua::Lua,
+    worker: &Rc<Worker>,
     require: mlua::Function,
 ) -> mlua::Result<mlua::Function> {
-    // SAFETY: the function becomes the one upvalue of the closure that takes its place.
+    let worker = Rc::as_ptr(worker);
+    // SAFETY: the function and the closure that notes, whose upvalue is the worker as in
+    // `push_function`, become the two upvalues of the closure that takes the function's place.
     unsafe {
-        lua.exec_raw(require, |state| {
+        lua.exec_raw(require, move |state| {
+            ffi::lua_pushlightuserdata(state, worker.cast_mut().cast());
+            ffi::lua_pushcclosured(state, note_trace, c"trace".as_ptr(), 1);
             ffi::lua_pushcclosurek(
                 state,
                 call_require,
                 c"require".as_ptr(),
-                1,
+                2,
                 Some(after_require),
             );
         })
     }
 }
 
-/// Calls upvalue 1 with the first argument, protected. Stack: 2.
+/// Notes message and calls of the error at 1, and returns it as it is. Stack: 0.
+///
+/// # Safety
+/// Called by the VM only, as the error handler that [`placed_require`] has made.
+unsafe extern "C-unwind" fn note_trace(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: upvalue 1 is the worker by `placed_require`, and the VM keeps it alive.
+    let worker = unsafe {
+        ffi::lua_tolightuserdata(state, ffi::lua_upvalueindex(1))
+            .cast::<Worker>()
+            .as_ref()
+    };
+    if let (Some(worker), Some(here)) = (worker, NonNull::new(state)) {
+        let stack = Stack {
+            state: here,
+            worker: None,
+        };
+        let message = stack.string(1).map(String::from_utf8_lossy);
+        // A module that requires another passes its error on: the calls below it say more.
+        if let (Some(message), Ok(mut noted)) = (message, worker.noted.try_borrow_mut())
+            && noted.as_ref().is_none_or(|(known, _)| **known != message)
+        {
+            // SAFETY: the state is alive.
+            *noted = Some((message.into_owned(), unsafe { trace(state) }));
+        }
+    }
+    1
+}
+
+/// Calls upvalue 1 with the first argument, protected by upvalue 2. Stack: 3.
 ///
 /// # Safety
 /// Called by the VM only, as the function of a closure made by [`placed_require`].
 unsafe extern "C-unwind" fn call_require(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: upvalue 1 is a function; it and its one argument are on the stack, and nothing else.
+    // SAFETY: both upvalues are functions; the one that notes is below the other and its argument.
     unsafe {
         ffi::lua_settop(state, 1);
-        ffi::lua_pushvalue(state, ffi::lua_upvalueindex(1));
+        ffi::lua_pushvalue(state, ffi::lua_upvalueindex(2));
         ffi::lua_insert(state, 1);
-        ffi::lua_pcallyieldable(state, 1, 1, 0)
+        ffi::lua_pushvalue(state, ffi::lua_upvalueindex(1));
+        ffi::lua_insert(state, 2);
+        ffi::lua_pcallyieldable(state, 1, 1, 1)
     }
 }
 

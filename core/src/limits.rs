@@ -49,7 +49,8 @@ pub struct Limits {
     /// Bytes read from one connection before the next ready one has its turn. Default 64 KiB and
     /// 256 bytes, so that a message of 64 KiB comes in one piece with its frame header.
     pub segment_bytes_max: u32,
-    /// Connections of one reactor. Default 65,536. At the bound, listeners pause.
+    /// Connections of one reactor, and of one listener whose own limits say so. Default 65,536. At
+    /// the bound, listeners pause.
     pub connections_max: u32,
     /// Connections accepted in one turn, so that a rush cannot starve those already here.
     /// Default 64.

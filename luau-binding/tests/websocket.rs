@@ -1,6 +1,7 @@
 //! WebSockets as scripts see them, over real sockets.
 
 use crate::support::{Client, Frame, Served};
+use std::io::{ErrorKind, Read, Write};
 
 #[test]
 fn an_upgrade_is_decided_by_the_script_and_may_take_its_time() {
@@ -327,5 +328,221 @@ fn sockets_that_have_closed_are_collected() {
     }
     let is_empty = (0..200).any(|_| server.get("/").1 == "0");
     assert!(is_empty, "closed sockets are still there");
+    assert_eq!(server.stop(), "");
+}
+
+#[test]
+fn with_concurrent_a_message_does_not_wait_for_the_one_before_but_for_open() {
+    let server = Served::start(
+        r#"local waiting = {}
+        server = net.serve({ port = 0, websocket = { concurrent = true,
+            open = function(ws) task.wait(0.02) ws:send("open") end,
+            message = function(ws, message)
+                ws:send("begin " .. message)
+                if message == "all" then
+                    for _, thread in waiting do task.spawn(thread) end
+                    return
+                end
+                table.insert(waiting, coroutine.running())
+                coroutine.yield()
+                ws:send("end " .. message)
+            end,
+            close = function(ws) print("closed") end,
+        } })"#,
+    );
+    let mut client = Client::open(&server, "/", "");
+    for text in ["1", "2", "3", "all"] {
+        client.text(text);
+    }
+    for text in [
+        "open",
+        "begin 1",
+        "begin 2",
+        "begin 3",
+        "begin all",
+        "end 1",
+        "end 2",
+        "end 3",
+    ] {
+        client.expect_text(text);
+    }
+    assert_eq!(server.stop(), "");
+}
+
+/// Sends messages until the system takes no more and the server, which answers others meanwhile,
+/// has not made room for a while. Returns how many left whole, and completes the last.
+fn flood(server: &Served, client: &mut Client, most: usize) -> usize {
+    const MESSAGE: usize = 1000;
+    let mut frame = vec![0x82, 0x80 | 126, 3, 232, 0, 0, 0, 0];
+    frame.resize(8 + MESSAGE, b'x');
+    client.0.set_nonblocking(true).expect("it is a socket");
+    let (mut sent, mut stood) = (0, 0);
+    while stood < 20 {
+        match client.0.write(&frame[sent % frame.len()..]) {
+            Ok(count) => (sent, stood) = (sent + count, 0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                assert!(server.get("/").0.contains(" 200 "));
+                stood += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert!(sent < most, "it has taken {sent} bytes and would take more");
+    }
+    client.0.set_nonblocking(false).expect("it is a socket");
+    sent
+}
+
+#[test]
+fn a_peer_that_floods_a_callback_that_waits_is_held_back_by_tcp() {
+    for options in ["", "concurrent = true,"] {
+        let server = Served::start(&format!(
+            r#"local waiting, count, is_open = {{}}, 0, false
+            server = net.serve({{ port = 0,
+                request = function(r)
+                    if r.path == "/go" then
+                        is_open = true
+                        for _, thread in waiting do task.defer(thread) end
+                    end
+                    return tostring(count)
+                end,
+                websocket = {{ {options}
+                    message = function(ws, message)
+                        if not is_open then
+                            table.insert(waiting, coroutine.running())
+                            coroutine.yield()
+                        end
+                        count += 1
+                        if type(message) == "string" then ws:send(tostring(count)) end
+                    end,
+                }},
+            }})"#
+        ));
+        let mut client = Client::open(&server, "/", "");
+        let sent = flood(&server, &mut client, 64 * 1024 * 1024);
+        assert_eq!(server.get("/").1, "0");
+        assert!(server.get("/go").0.contains(" 200 "));
+        // The rest of the frame that was cut short, and one more to be answered behind all.
+        let whole = sent.div_ceil(1008);
+        let rest = vec![b'x'; whole * 1008 - sent];
+        assert!(
+            rest.len() <= 1000,
+            "it was cut inside the payload or between frames"
+        );
+        client.0.write_all(&rest).expect("it reads again");
+        client.text("last");
+        client.expect_text(&(whole + 1).to_string());
+        assert_eq!(server.stop(), "");
+    }
+}
+
+#[test]
+fn rfc7692_7_2_messages_are_compressed_for_peers_that_offer_it() {
+    let server = Served::start(
+        r#"server = net.serve({ port = 0, websocket = {
+            compression = { threshold = 100, contextTakeover = true, windowBits = 10 },
+            message = function(ws, message) ws:send(string.rep(message, 100)) ws:send(message) end,
+        } })"#,
+    );
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+    let (mut client, head) = Client::ask(&server, "/", offer);
+    let head = head.to_lowercase();
+    assert!(
+        head.contains("\r\nsec-websocket-extensions: permessage-deflate"),
+        "{head}"
+    );
+    assert!(head.contains("server_max_window_bits=10"), "{head}");
+    assert!(head.contains("client_max_window_bits=10"), "{head}");
+    assert!(!head.contains("no_context_takeover"), "{head}");
+    // "Hello" as RFC 7692 §7.2.3.1 compresses it.
+    let key = [7, 11, 13, 17];
+    let hello = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+    let masked = hello.iter().zip(key.iter().cycle()).map(|(a, b)| a ^ b);
+    let mut frame = vec![0xc1, 0x87, 7, 11, 13, 17];
+    frame.extend(masked);
+    client.0.write_all(&frame).expect("it reads");
+    let mut head = [0; 2];
+    client.0.read_exact(&mut head).expect("a frame comes");
+    assert_eq!(head[0], 0xc1, "compressed text");
+    assert!(head[1] < 100, "{} bytes of 500", head[1]);
+    let mut payload = vec![0; usize::from(head[1])];
+    client.0.read_exact(&mut payload).expect("a frame comes");
+    client.expect_text("Hello");
+    // Who offers nothing gets it as it is.
+    let mut plain = Client::open(&server, "/", "");
+    plain.text("a");
+    plain.expect_text(&"a".repeat(100));
+    assert_eq!(server.stop(), "");
+}
+
+#[test]
+fn a_peer_far_behind_is_closed_or_spared_as_the_policy_says() {
+    let mut server = Served::start(
+        r#"local function options(policy)
+            return { backpressure = { limit = 200000, policy = policy },
+                open = function(ws)
+                    -- More than the system takes for a peer that does not read.
+                    local size = string.rep("x", 100000)
+                    local answers = {}
+                    for n = 1, 500 do
+                        if not ws.connected then break end
+                        local ok, answer = pcall(ws.send, ws, size)
+                        answers[tostring(ok and answer)] = true
+                        if n % 10 == 0 then task.wait() end
+                    end
+                    print(policy, answers["true"], answers["false"], ws.connected, ws.bufferedBytes < 400000)
+                end,
+                close = function(ws, code) print(policy, "close", code) end,
+            }
+        end
+        local drop = net.serve({ websocket = options("drop") })
+        print(drop.port)
+        server = net.serve({ websocket = options("close") })"#,
+    );
+    let close_port: u16 = server.line().parse().expect("a port");
+    let drop_port = std::mem::replace(&mut server.port, close_port);
+    let client = Client::open(&server, "/", "");
+    assert_eq!(server.line(), "close\tnil\ttrue\tfalse\ttrue");
+    drop(client);
+    let line = server.line();
+    assert!(line.starts_with("close\tclose\t1"), "{line}");
+    server.port = drop_port;
+    let client = Client::open(&server, "/", "");
+    assert_eq!(server.line(), "drop\tnil\ttrue\ttrue\ttrue");
+    drop(client);
+    assert_eq!(server.line(), "drop\tclose\t1006");
+    assert_eq!(server.stop(), "");
+}
+
+#[test]
+fn a_server_takes_no_more_connections_than_its_limit_until_one_leaves() {
+    let server = Served::start(
+        "server = net.serve({ port = 0, limits = { connections = 2 }, request = function() return 'in' end })",
+    );
+    let ask = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let answered = |stream: &mut std::net::TcpStream| {
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nin") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("it answers");
+            answer.push(byte[0]);
+        }
+    };
+    let [mut first, mut second, mut third] = [(); 3].map(|()| server.connect());
+    for stream in [&mut first, &mut second] {
+        stream.write_all(ask).expect("it reads");
+        answered(stream);
+    }
+    third.write_all(ask).expect("the system takes it");
+    for _ in 0..20 {
+        second.write_all(ask).expect("it reads");
+        answered(&mut second);
+        third.set_nonblocking(true).expect("it is a socket");
+        let early = third.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(early, Err(ErrorKind::WouldBlock));
+        third.set_nonblocking(false).expect("it is a socket");
+    }
+    drop(first);
+    answered(&mut third);
+    drop((second, third));
     assert_eq!(server.stop(), "");
 }

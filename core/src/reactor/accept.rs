@@ -36,11 +36,18 @@ pub(super) struct Listener<L> {
     pub(super) tls: Option<Arc<ServerTls>>,
     /// Connections may wait: said by an event, unsaid by `WouldBlock`.
     pub(super) waiting: bool,
+    /// Connections that it accepted and that are still there.
+    pub(super) open: u32,
     /// No accept before this time.
     pub(super) rests_until: Option<Instant>,
 }
 
 impl<L> Listener<L> {
+    /// Whether connections wait, and it may have one more.
+    fn may_accept(&self) -> bool {
+        self.waiting && self.open < self.settings.limits.connections_max
+    }
+
     /// A connection that it has accepted, with TLS if it speaks that.
     #[cfg(feature = "tls")]
     fn wrap<S>(&self, socket: S) -> Result<Transport<S>, (S, io::Error)> {
@@ -64,7 +71,7 @@ impl<N: Net> Reactor<N> {
     pub(super) fn can_accept(&self) -> bool {
         let now = self.now;
         let may = |listener: &Listener<_>| {
-            listener.waiting && listener.rests_until.is_none_or(|until| until <= now)
+            listener.may_accept() && listener.rests_until.is_none_or(|until| until <= now)
         };
         !self.conns.is_full() && self.listeners.iter().any(may)
     }
@@ -95,7 +102,7 @@ impl<N: Net> Reactor<N> {
         let Some(listener) = self.listeners.get_mut(index) else {
             return false;
         };
-        if !listener.waiting || listener.rests_until.is_some_and(|until| self.now < until) {
+        if !listener.may_accept() || listener.rests_until.is_some_and(|until| self.now < until) {
             return false;
         }
         listener.rests_until = None;
@@ -110,8 +117,9 @@ impl<N: Net> Reactor<N> {
                         Err(error)
                     }
                 };
-                if let Err(error) = admitted {
-                    errors.push((key, error));
+                match admitted {
+                    Ok(()) => self.listeners[index].open += 1,
+                    Err(error) => errors.push((key, error)),
                 }
                 true
             }

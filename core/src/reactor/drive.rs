@@ -274,12 +274,13 @@ impl<S> Connection<S> {
             Err(violation) => self.cause = Some(Cause::Violation(violation)),
         }
         let opened = self.become_websocket(cx.now);
-        if self.eof && !self.stalled && !self.eof_told && self.cause.is_none() {
+        let is_refused = matches!(self.cause, Some(Cause::Violation(_)));
+        if self.eof && !self.stalled && !self.eof_told && !is_refused {
             self.eof_told = true;
             let (log, out) = (&mut cx.inbox.log, &mut self.out);
             let told = self.driver.receive_eof(cx.now, self.truncated, log, out);
             if let Err(violation) = told {
-                self.cause = Some(Cause::Violation(violation));
+                self.blame(Cause::Violation(violation));
             }
         }
         if cx.inbox.deliver(key, self.listener, base, seen) {

@@ -276,6 +276,10 @@ impl<N: Net> Reactor<N> {
         if let Fate::Ends { abort } = conn.settle(key, &mut cx) {
             self.topics.leave_all(key);
             if let Some(conn) = self.conns.remove(key) {
+                let mut listeners = self.listeners.iter_mut();
+                if let Some(its) = listeners.find(|listener| listener.key == conn.listener) {
+                    its.open = its.open.saturating_sub(1);
+                }
                 conn.transport.close(&mut self.net, abort);
             }
             return;

@@ -68,6 +68,7 @@ impl<N: Net> Reactor<N> {
             #[cfg(feature = "tls")]
             tls: config.tls,
             waiting: false,
+            open: 0,
             rests_until: None,
         });
         Ok(key)

@@ -1,13 +1,15 @@
 //! `net.serve`: its options, checked one by one, and the server object.
 //!
 //! Sits in the native module. What core can limit is a limit here; what the script decides is a
-//! callback.
+//! callback. What stands in `limits` and `websocket` is read in `server/options.rs`.
 //!
 //! Invariants
 //! - Nothing listens until every option was found to be right.
 //! - A server lives as long as its listener, its connections, or the script's handle.
 //!
 //! Not here: calling the callbacks (`bridge.rs`, `socket.rs`).
+
+mod options;
 
 use super::methods;
 use super::tls::Tls;
@@ -17,10 +19,8 @@ use crate::vm::atom::Atom;
 use crate::vm::object::{Metatable, Object, Tag};
 use crate::vm::{Kind, Outcome, Pin, Raise, Returns, Stack};
 use hukilau_core::conn::WsSettings;
-use hukilau_core::limits::Limits;
 use hukilau_core::reactor::{ListenerKey, ServerConfig};
 use hukilau_core::transport::Endpoint;
-use hukilau_core::ws::Role;
 use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -53,6 +53,8 @@ pub(crate) struct ServerState {
 #[derive(Debug)]
 pub(crate) struct WebSocketOptions {
     pub(crate) settings: Rc<WsSettings>,
+    /// Messages are delivered without waiting for the callback of the one before.
+    pub(crate) is_concurrent: bool,
     pub(crate) upgrade: Option<Pin>,
     pub(crate) open: Option<Pin>,
     pub(crate) message: Option<Pin>,
@@ -78,28 +80,6 @@ const OPTIONS: &[&str] = &[
     "limits",
     "error",
 ];
-const WEBSOCKET_OPTIONS: &[&str] = &[
-    "upgrade",
-    "open",
-    "message",
-    "drain",
-    "close",
-    "idleTimeout",
-    "pingInterval",
-    "pongTimeout",
-    "maxMessageBytes",
-];
-const LIMITS: &[&str] = &[
-    "headBytes",
-    "targetBytes",
-    "headers",
-    "bodyBytes",
-    "headTimeout",
-    "bodyTimeout",
-    "idleTimeout",
-    "writeTimeout",
-];
-
 /// `net.serve(options)` and `net.serve(port, handler)`.
 pub(crate) fn serve(stack: &mut Stack<'_>) -> Outcome {
     if stack.kind(1) == Kind::Number {
@@ -145,11 +125,11 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
             address.escape_debug()
         ))
     })?;
-    let limits = read_limits(stack, options)?;
+    let limits = options::read_limits(stack, options)?;
     let request = options.function(stack, c"request")?;
     let error = options.function(stack, c"error")?;
     let streams_bodies = options.flag(stack, c"streamBody")?.unwrap_or(false);
-    let websocket = read_websocket(stack, options, &limits)?;
+    let websocket = options::read_websocket(stack, options, &limits)?;
     if request.is_none() && websocket.is_none() {
         return Err(options.error("option 'request', a function, or 'websocket' is needed"));
     }
@@ -226,85 +206,6 @@ fn endpoint(address: &str, port: u16) -> Option<Endpoint> {
     };
     let ip: core::net::IpAddr = ip.parse().ok()?;
     Some(Endpoint::Ip((ip, port).into()))
-}
-
-/// The limits of the server's connections: the reactor's, but for those given.
-fn read_limits(stack: &mut Stack<'_>, options: Options<'_>) -> Result<Limits, Raise> {
-    let mut limits = Limits::default();
-    let Some(index) = options.table(stack, c"limits")? else {
-        return Ok(limits);
-    };
-    let given = Options {
-        index,
-        owner: "net.serve: limits",
-    };
-    given.check_keys(stack, LIMITS)?;
-    if let Some(bytes) = given.whole(stack, c"headBytes", (1_024, 65_535))? {
-        limits.head_bytes_max = bytes;
-        limits.segment_bytes_max = limits.segment_bytes_max.max(bytes);
-        limits.target_bytes_max = limits.target_bytes_max.min(bytes - 1);
-    }
-    if let Some(bytes) = given.whole(stack, c"targetBytes", (1, 65_000))? {
-        limits.target_bytes_max = bytes;
-    }
-    if let Some(count) = given.whole(stack, c"headers", (1, 10_000))? {
-        limits.fields_max = u16::try_from(count).unwrap_or(u16::MAX);
-    }
-    if let Some(bytes) = given.whole(stack, c"bodyBytes", (0, 1 << 30))? {
-        limits.body_bytes_max = u64::from(bytes);
-    }
-    let timeouts = [
-        (c"headTimeout", &mut limits.head_timeout),
-        (c"bodyTimeout", &mut limits.body_timeout),
-        (c"idleTimeout", &mut limits.idle_timeout),
-        (c"writeTimeout", &mut limits.write_timeout),
-    ];
-    for (name, timeout) in timeouts {
-        if let Some(duration) = given.seconds(stack, name)? {
-            *timeout = duration;
-        }
-    }
-    limits.check().map_err(|error| given.error(error))?;
-    stack.pop(1);
-    Ok(limits)
-}
-
-fn read_websocket(
-    stack: &mut Stack<'_>,
-    options: Options<'_>,
-    limits: &Limits,
-) -> Result<Option<WebSocketOptions>, Raise> {
-    let Some(index) = options.table(stack, c"websocket")? else {
-        return Ok(None);
-    };
-    let given = Options {
-        index,
-        owner: "net.serve: websocket",
-    };
-    given.check_keys(stack, WEBSOCKET_OPTIONS)?;
-    let mut settings = WsSettings::new(Role::Server, limits);
-    if let Some(bytes) = given.whole(stack, c"maxMessageBytes", (125, 1 << 30))? {
-        settings.message_bytes_max = bytes;
-    }
-    if let Some(duration) = given.seconds(stack, c"idleTimeout")? {
-        settings.idle_timeout = Some(duration);
-    }
-    if let Some(duration) = given.seconds(stack, c"pingInterval")? {
-        settings.ping_interval = Some(duration);
-    }
-    if let Some(duration) = given.seconds(stack, c"pongTimeout")? {
-        settings.pong_timeout = Some(duration);
-    }
-    let websocket = WebSocketOptions {
-        settings: Rc::new(settings),
-        upgrade: given.function(stack, c"upgrade")?,
-        open: given.function(stack, c"open")?,
-        message: given.function(stack, c"message")?,
-        drain: given.function(stack, c"drain")?,
-        close: given.function(stack, c"close")?,
-    };
-    stack.pop(1);
-    Ok(Some(websocket))
 }
 
 /// Installs the metatable and the methods.

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Invariants
-//! - Events of one socket are dispatched in order, and one callback at a time.
+//! - Events of one socket are dispatched in order, and one callback at a time; with `concurrent`
+//!   messages do not wait for one another, but for `open`.
 //! - The userdata is pinned from the upgrade until its close event was dispatched; afterwards the
 //!   script alone keeps it. Callbacks and `data` live in slots of the userdata, so no cycle leaks.
 //! - A key that has gone stale is a normal answer: sending to a closed socket raises, nothing else.
@@ -28,7 +29,7 @@ pub(crate) use members::install;
 use super::server::ServerState;
 use crate::bridge::{Callback, Purpose};
 use crate::runtime::Worker;
-use crate::scheduler::{self, Progress, WaitKey};
+use crate::scheduler::{self, WaitKey};
 use crate::vm::object::{Object, Tag};
 use crate::vm::{Pin, Stack};
 use hukilau_core::reactor::conns::ConnKey;
@@ -43,6 +44,10 @@ use std::rc::Rc;
 const QUEUED_MESSAGES_MAX: usize = 64;
 /// Queued bytes above which a connection is no longer read.
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
+
+/// Callbacks of one connection that may run at once with `concurrent = true`: then, too, a peer
+/// that sends faster than the script works is no longer read.
+const CONCURRENT_MAX: u32 = 256;
 
 /// Values that live with the userdata, by slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,10 +102,26 @@ pub(crate) struct SocketState {
     queue: RefCell<VecDeque<Event>>,
     queued_bytes: Cell<usize>,
     is_held: Cell<bool>,
-    /// A callback has not returned.
-    is_busy: Cell<bool>,
+    /// Callbacks that have not returned.
+    running: Cell<u32>,
+    /// The `open` callback has returned, or there is none.
+    is_opened: Cell<bool>,
     /// The coroutine that waits in `ws:next()`.
     waiter: Cell<Option<WaitKey>>,
+}
+
+impl SocketState {
+    /// Whether the next event has to wait for a callback to return.
+    fn is_busy(&self) -> bool {
+        let options = self.server.websocket.as_ref();
+        let is_concurrent = options.is_some_and(|options| options.is_concurrent);
+        let most = if is_concurrent && self.is_opened.get() {
+            CONCURRENT_MAX
+        } else {
+            1
+        };
+        self.running.get() >= most
+    }
 }
 
 /// The userdata.
@@ -165,7 +186,8 @@ pub(crate) fn create(
         queue: RefCell::default(),
         queued_bytes: Cell::new(0),
         is_held: Cell::new(false),
-        is_busy: Cell::new(false),
+        running: Cell::new(0),
+        is_opened: Cell::new(false),
         waiter: Cell::new(None),
     });
     stack.push_object(Socket(Rc::clone(&state)));
@@ -204,7 +226,7 @@ pub(crate) fn message(
     kind: MessageKind,
     payload: &[u8],
 ) {
-    let is_next = !socket.is_busy.get() && socket.queue.borrow().is_empty();
+    let is_next = !socket.is_busy() && socket.queue.borrow().is_empty();
     if let Some(waiter) = socket.waiter.take()
         && resume_waiter(worker, waiter, kind, payload)
     {
@@ -222,7 +244,7 @@ pub(crate) fn message(
 
 /// Anything but a message happened.
 pub(crate) fn deliver(worker: &Worker, socket: &Rc<SocketState>, event: Event) {
-    let is_next = !socket.is_busy.get() && socket.queue.borrow().is_empty();
+    let is_next = !socket.is_busy() && socket.queue.borrow().is_empty();
     let is_awaited = matches!(event, Event::Close) && socket.waiter.get().is_some();
     if is_next || is_awaited {
         dispatch(worker, socket, event);
@@ -272,7 +294,7 @@ fn dequeue(
 
 /// Delivers what is queued, as far as the script can take it.
 pub(crate) fn pump(worker: &Worker, socket: &Rc<SocketState>) {
-    while !socket.is_busy.get() {
+    while !socket.is_busy() {
         let takes_messages = takes_messages(socket);
         let event = dequeue(worker, socket, |event| {
             takes_messages || !matches!(event, Event::Message(..))
@@ -321,7 +343,7 @@ fn dispatch(worker: &Worker, socket: &Rc<SocketState>, event: Event) {
                     1
                 });
             }
-            if socket.is_busy.get() {
+            if socket.is_busy() {
                 return enqueue(worker, socket, Event::Close);
             }
             call(worker, socket, Slot::Close, |stack| {
@@ -344,6 +366,7 @@ fn call(
     push: impl FnOnce(&mut Stack<'_>) -> i32,
 ) {
     if !has_callback(socket, slot) {
+        socket.is_opened.set(true);
         return;
     }
     let callback = match slot {
@@ -354,8 +377,8 @@ fn call(
     };
     let purpose = Purpose::Socket(Rc::clone(socket), callback);
     let from = worker.root.stack(worker);
-    socket.is_busy.set(true);
-    let progress = scheduler::start(worker, &from, purpose, |stack| {
+    socket.running.set(socket.running.get() + 1);
+    scheduler::start(worker, &from, purpose, |stack| {
         push_object(socket, stack);
         if socket.slots.get() & slot.bit() != 0 {
             stack.push_slot(1, slot.number());
@@ -365,14 +388,13 @@ fn call(
         stack.insert(1);
         1 + push(stack)
     });
-    if progress == Progress::Done {
-        socket.is_busy.set(false);
-    }
 }
 
-/// A callback that was suspended has returned or failed.
+/// A callback has returned or failed.
 pub(crate) fn callback_ended(worker: &Worker, socket: &Rc<SocketState>) {
-    if socket.is_busy.replace(false) && !socket.queue.borrow().is_empty() {
+    socket.is_opened.set(true);
+    socket.running.set(socket.running.get().saturating_sub(1));
+    if !socket.is_busy() && !socket.queue.borrow().is_empty() {
         worker.pump.borrow_mut().push_back(Rc::clone(socket));
     }
 }

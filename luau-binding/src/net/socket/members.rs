@@ -168,7 +168,8 @@ fn refused(method: &str, misuse: Misuse) -> Raise {
     })
 }
 
-/// `ws:send(data, binary?)`: false while the peer reads slowly.
+/// `ws:send(data, binary?)`: false while the peer reads slowly. Above the limit of `backpressure` its
+/// policy decides what becomes of the message.
 fn send(stack: &mut Stack<'_>) -> Outcome {
     let socket = this(stack)?;
     let kind = match (stack.kind(2), stack.boolean(3)) {

@@ -1,0 +1,280 @@
+//! The options `limits` and `websocket` of `net.serve`, turned into what core is configured with.
+//!
+//! Sits inside `server.rs`. Every value has its bounds here, and a message that names the option;
+//! core checks once more that they do not contradict each other.
+//!
+//! Invariants
+//! - A limit that is not given is the reactor's default.
+//!
+//! Not here: what the limits do (core), the other options (`server.rs`).
+
+use super::WebSocketOptions;
+use crate::value::{Options, describe};
+use crate::vm::{Kind, Raise, Stack};
+use hukilau_core::conn::{Backpressure, Overflow, WsSettings};
+use hukilau_core::limits::Limits;
+use hukilau_core::ws::Role;
+use hukilau_core::ws::deflate::DeflateSettings;
+use std::rc::Rc;
+
+/// Unsent bytes of one WebSocket above which its `policy` applies.
+const BACKPRESSURE_BYTES: u32 = 1024 * 1024;
+
+const WEBSOCKET_OPTIONS: &[&str] = &[
+    "upgrade",
+    "open",
+    "message",
+    "drain",
+    "close",
+    "idleTimeout",
+    "pingInterval",
+    "pongTimeout",
+    "maxMessageBytes",
+    "compression",
+    "backpressure",
+    "concurrent",
+];
+
+const LIMITS: &[&str] = &[
+    "headBytes",
+    "targetBytes",
+    "headers",
+    "bodyBytes",
+    "chunkFramingBytes",
+    "connections",
+    "pipelinedRequests",
+    "highWaterBytes",
+    "lowWaterBytes",
+    "unsentBytes",
+    "fragments",
+    "topics",
+    "topicBytes",
+    "headTimeout",
+    "bodyTimeout",
+    "idleTimeout",
+    "writeTimeout",
+    "lingerTimeout",
+    "upgradeTimeout",
+];
+
+/// The limits of the server's connections.
+pub(super) fn read_limits(stack: &mut Stack<'_>, options: Options<'_>) -> Result<Limits, Raise> {
+    let mut limits = Limits::default();
+    let Some(index) = options.table(stack, c"limits")? else {
+        return Ok(limits);
+    };
+    let given = Options {
+        index,
+        owner: "net.serve: limits",
+    };
+    given.check_keys(stack, LIMITS)?;
+    if let Some(bytes) = given.whole(stack, c"headBytes", (1_024, 65_535))? {
+        limits.head_bytes_max = bytes;
+        limits.segment_bytes_max = limits.segment_bytes_max.max(bytes);
+        limits.target_bytes_max = limits.target_bytes_max.min(bytes - 1);
+    }
+    if let Some(bytes) = given.whole(stack, c"bodyBytes", (0, 1 << 30))? {
+        limits.body_bytes_max = u64::from(bytes);
+    }
+    if let Some(count) = given.whole(stack, c"pipelinedRequests", (1, 64))? {
+        limits.exchanges_in_flight_max = u8::try_from(count).unwrap_or(u8::MAX);
+    }
+    if let Some(bytes) = given.whole(stack, c"highWaterBytes", (1_024, 1 << 30))? {
+        limits.out_bytes_high = bytes;
+        limits.out_bytes_low = limits.out_bytes_low.min(bytes / 4);
+        limits.out_bytes_max = limits.out_bytes_max.max(bytes.saturating_mul(2));
+    }
+    let sizes = [
+        (c"targetBytes", (1, 65_000), &mut limits.target_bytes_max),
+        (c"connections", (1, 1 << 24), &mut limits.connections_max),
+        (c"lowWaterBytes", (0, 1 << 30), &mut limits.out_bytes_low),
+        (c"unsentBytes", (1_024, 1 << 31), &mut limits.out_bytes_max),
+        (c"fragments", (1, 1 << 30), &mut limits.fragments_max),
+        (
+            c"chunkFramingBytes",
+            (64, 1 << 30),
+            &mut limits.chunk_framing_bytes_max,
+        ),
+    ];
+    for (name, range, limit) in sizes {
+        if let Some(value) = given.whole(stack, name, range)? {
+            *limit = value;
+        }
+    }
+    let counts = [
+        (c"headers", 10_000, &mut limits.fields_max),
+        (c"topics", 65_535, &mut limits.topics_per_connection_max),
+        (c"topicBytes", 65_535, &mut limits.topic_bytes_max),
+    ];
+    for (name, max, limit) in counts {
+        if let Some(value) = given.whole(stack, name, (1, max))? {
+            *limit = u16::try_from(value).unwrap_or(u16::MAX);
+        }
+    }
+    read_timeouts(stack, given, &mut limits)?;
+    limits.check().map_err(|error| {
+        let name = option_of(error.limit);
+        given.error(format!("option '{name}' contradicts another: {error}"))
+    })?;
+    stack.pop(1);
+    Ok(limits)
+}
+
+fn read_timeouts(
+    stack: &mut Stack<'_>,
+    given: Options<'_>,
+    limits: &mut Limits,
+) -> Result<(), Raise> {
+    let timeouts = [
+        (c"headTimeout", &mut limits.head_timeout),
+        (c"bodyTimeout", &mut limits.body_timeout),
+        (c"idleTimeout", &mut limits.idle_timeout),
+        (c"writeTimeout", &mut limits.write_timeout),
+        (c"lingerTimeout", &mut limits.linger_timeout),
+        (c"upgradeTimeout", &mut limits.handshake_timeout),
+    ];
+    for (name, timeout) in timeouts {
+        if let Some(duration) = given.seconds(stack, name)? {
+            *timeout = duration;
+        }
+    }
+    Ok(())
+}
+
+/// What scripts call a limit of core that other limits can contradict.
+fn option_of(limit: &'static str) -> &'static str {
+    match limit {
+        "target_bytes_max" => "targetBytes",
+        "out_bytes_low" => "lowWaterBytes",
+        "out_bytes_high" => "highWaterBytes",
+        other => other,
+    }
+}
+
+/// The option `websocket`, if it is given.
+pub(super) fn read_websocket(
+    stack: &mut Stack<'_>,
+    options: Options<'_>,
+    limits: &Limits,
+) -> Result<Option<WebSocketOptions>, Raise> {
+    let Some(index) = options.table(stack, c"websocket")? else {
+        return Ok(None);
+    };
+    let given = Options {
+        index,
+        owner: "net.serve: websocket",
+    };
+    given.check_keys(stack, WEBSOCKET_OPTIONS)?;
+    let mut settings = WsSettings::new(Role::Server, limits);
+    if let Some(bytes) = given.whole(stack, c"maxMessageBytes", (125, 1 << 30))? {
+        settings.message_bytes_max = bytes;
+    }
+    let timeouts = [
+        (c"idleTimeout", &mut settings.idle_timeout),
+        (c"pingInterval", &mut settings.ping_interval),
+        (c"pongTimeout", &mut settings.pong_timeout),
+    ];
+    for (name, timeout) in timeouts {
+        if let Some(duration) = given.seconds(stack, name)? {
+            *timeout = Some(duration);
+        }
+    }
+    settings.deflate = read_compression(stack, given)?;
+    settings.backpressure = read_backpressure(stack, given, limits)?;
+    let websocket = WebSocketOptions {
+        settings: Rc::new(settings),
+        is_concurrent: given.flag(stack, c"concurrent")?.unwrap_or(false),
+        upgrade: given.function(stack, c"upgrade")?,
+        open: given.function(stack, c"open")?,
+        message: given.function(stack, c"message")?,
+        drain: given.function(stack, c"drain")?,
+        close: given.function(stack, c"close")?,
+    };
+    stack.pop(1);
+    Ok(Some(websocket))
+}
+
+/// `compression`: false, true, or `{ threshold, contextTakeover, windowBits, level }`. RFC 7692.
+fn read_compression(
+    stack: &mut Stack<'_>,
+    options: Options<'_>,
+) -> Result<Option<DeflateSettings>, Raise> {
+    stack.push_field(options.index, c"compression");
+    let at = stack.len();
+    let is_on = stack.boolean(at);
+    let mut settings = DeflateSettings::default();
+    match stack.kind(at) {
+        Kind::Nil | Kind::Boolean => {
+            stack.pop(1);
+            return Ok((is_on == Some(true)).then_some(settings));
+        }
+        Kind::Table => {}
+        _ => {
+            return Err(options.error(format!(
+                "option 'compression' must be true, false or a table, not {}",
+                describe(stack, at)
+            )));
+        }
+    }
+    let given = Options {
+        index: at,
+        owner: "net.serve: websocket: compression",
+    };
+    let known = ["threshold", "contextTakeover", "windowBits", "level"];
+    given.check_keys(stack, &known)?;
+    if let Some(bytes) = given.whole(stack, c"threshold", (0, 1 << 30))? {
+        settings.compress_bytes_min = bytes as usize;
+    }
+    if let Some(takes_over) = given.flag(stack, c"contextTakeover")? {
+        settings.own_context_takeover = takes_over;
+        settings.peer_context_takeover = takes_over;
+    }
+    if let Some(bits) = given.whole(stack, c"windowBits", (9, 15))? {
+        let bits = u8::try_from(bits).unwrap_or(15);
+        (settings.own_window_bits, settings.peer_window_bits) = (bits, bits);
+    }
+    if let Some(level) = given.whole(stack, c"level", (1, 9))? {
+        settings.level = u8::try_from(level).unwrap_or(9);
+    }
+    stack.pop(1);
+    Ok(Some(settings))
+}
+
+/// `backpressure = { limit, policy }`.
+fn read_backpressure(
+    stack: &mut Stack<'_>,
+    options: Options<'_>,
+    limits: &Limits,
+) -> Result<Backpressure, Raise> {
+    let mut backpressure = Backpressure {
+        limit_bytes: BACKPRESSURE_BYTES.min(limits.out_bytes_max),
+        overflow: Overflow::Close,
+    };
+    let Some(index) = options.table(stack, c"backpressure")? else {
+        return Ok(backpressure);
+    };
+    let given = Options {
+        index,
+        owner: "net.serve: websocket: backpressure",
+    };
+    given.check_keys(stack, &["limit", "policy"])?;
+    // Above that core cuts the connection, whatever the policy.
+    if let Some(bytes) = given.whole(stack, c"limit", (0, limits.out_bytes_max))? {
+        backpressure.limit_bytes = bytes;
+    }
+    if let Some(policy) = given.text(stack, c"policy")? {
+        backpressure.overflow = match policy.as_str() {
+            "close" => Overflow::Close,
+            "drop" => Overflow::Drop,
+            "latest" => Overflow::Latest,
+            other => {
+                return Err(given.error(format!(
+                    "option 'policy' must be \"close\", \"drop\" or \"latest\", not \"{}\"",
+                    other.escape_debug()
+                )));
+            }
+        };
+    }
+    stack.pop(1);
+    Ok(backpressure)
+}

@@ -32,8 +32,10 @@ use crate::vm::guard::Guard;
 use crate::vm::{self, Root};
 use crate::{net, std as surface};
 use hukilau_core::Reactor;
+use hukilau_core::conn::Publication;
 use hukilau_core::limits::Limits;
 use hukilau_core::reactor::ListenerKey;
+use hukilau_core::reactor::conns::ConnKey;
 use hukilau_core::reactor::inbox::{Completion, Inbox};
 use hukilau_core::reactor::mailbox::Remote;
 use hukilau_core::transport::mio::MioNet;
@@ -171,6 +173,17 @@ impl Worker {
             .iter()
             .find(|server| server.listener == listener)
             .cloned()
+    }
+
+    /// Queues `publication` for every subscriber of `topic` but `except`.
+    pub(crate) fn publish(
+        &self,
+        topic: &[u8],
+        publication: &Arc<Publication>,
+        except: Option<ConnKey>,
+    ) {
+        let mut reactor = self.reactor.borrow_mut();
+        reactor.publish(topic, publication, except);
     }
 
     /// Ends the loop before its next turn.

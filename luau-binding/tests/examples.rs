@@ -1,6 +1,6 @@
 //! Each example runs as it stands.
 
-use crate::support::{Client, Served, huki, split};
+use crate::support::{Client, Frame, Served, huki, split};
 
 fn example(name: &str) -> Served {
     let path = format!("{}/examples/{name}.luau", env!("CARGO_MANIFEST_DIR"));
@@ -30,6 +30,43 @@ fn chat_serves_its_page_and_its_room() {
     drop(bob);
     ann.expect_text(r#"{"text":"Bob has left"}"#);
     assert_eq!(server.stop(), "");
+}
+
+#[test]
+fn rooms_are_topics_with_members_that_come_and_go() {
+    let server = example("rooms");
+    let (_, head) = Client::ask(&server, "/red", "");
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    assert_eq!(server.get("/a/b").0, "HTTP/1.1 404 Not Found");
+    let mut ann = Client::open(&server, "/red?name=Ann", "");
+    expect_json(&mut ann, &["\"joined\":\"Ann\"", "\"members\":1"]);
+    let mut bob = Client::open(&server, "/red?name=Bob", "");
+    for client in [&mut ann, &mut bob] {
+        expect_json(client, &["\"joined\":\"Bob\"", "\"members\":2"]);
+    }
+    bob.text("{\"state\":[3,4]}");
+    bob.text("{\"say\":\"hi\"}");
+    expect_json(&mut ann, &["\"state\":[3,4]"]);
+    for client in [&mut ann, &mut bob] {
+        expect_json(client, &["\"say\":\"hi\"", "\"from\":\"Bob\""]);
+    }
+    bob.text("{\"join\":\"blue\"}");
+    expect_json(&mut ann, &["\"left\":\"Bob\"", "\"members\":1"]);
+    expect_json(&mut bob, &["\"joined\":\"Bob\"", "\"members\":1"]);
+    assert!(server.get("/blue").1.contains("\"members\":1"));
+    ann.text("no JSON");
+    assert_eq!(ann.receive(), Frame::close(1007, "JSON, please"));
+    ann.send(8, &[]);
+    drop((ann, bob));
+    assert_eq!(server.stop(), "");
+}
+
+#[track_caller]
+fn expect_json(client: &mut Client, parts: &[&str]) {
+    let text = String::from_utf8(client.receive().payload).expect("UTF-8");
+    for part in parts {
+        assert!(text.contains(part), "{text} has no {part}");
+    }
 }
 
 #[test]

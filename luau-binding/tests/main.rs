@@ -12,5 +12,6 @@ mod scripts;
 mod streams;
 mod support;
 mod tools;
+mod topics;
 mod types;
 mod websocket;

@@ -342,7 +342,8 @@ impl<S> Connection<S> {
             self.driver.conclude(cx.now, &mut self.out);
         }
         self.flush(cx);
-        if self.release_held() {
+        // Each round sends, finds the socket full, or leaves nothing held.
+        while self.release_held() {
             self.flush(cx);
         }
         if self.phase == Phase::Open && self.driver.appetite() == Appetite::Close {

@@ -284,6 +284,9 @@ impl<N: Net> Reactor<N> {
             }
             return;
         }
+        if !conn.may_hear() {
+            self.topics.leave_all(key);
+        }
         self.schedule(key);
     }
 

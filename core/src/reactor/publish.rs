@@ -8,7 +8,7 @@
 //!   [`Overflow::Latest`] replaced. Between publishers there is no order.
 //! - A subscriber that is behind costs the others nothing: what happens to it is its
 //!   [`Backpressure`](crate::conn::Backpressure).
-//! - A connection that ends is subscribed to nothing.
+//! - A connection that ends is subscribed to nothing, from the first close frame on.
 //!
 //! Not here: when bytes leave (`drive.rs`).
 
@@ -40,11 +40,11 @@ impl<N: Net> Reactor<N> {
     /// `Limits::topics_per_connection_max`.
     pub fn subscribe(&mut self, conn: ConnKey, topic: &[u8]) -> Result<bool, Misuse> {
         let connection = self.conns.get(conn).ok_or(Misuse::Gone)?;
-        if connection.phase != Phase::Open || connection.is_cut() {
-            return Err(Misuse::Gone);
-        }
         if !matches!(connection.driver, Driver::WebSocket(_)) {
             return Err(Misuse::NotAWebSocket);
+        }
+        if connection.is_cut() || !connection.may_hear() {
+            return Err(Misuse::Gone);
         }
         let limits = &connection.limits;
         if topic.is_empty() || topic.len() > usize::from(limits.topic_bytes_max) {
@@ -169,6 +169,16 @@ impl<S> Connection<S> {
             }
         }
         Ok(self.pressure(None))
+    }
+
+    /// Whether it may be subscribed to anything; of those that never were it does not matter.
+    pub(super) fn may_hear(&self) -> bool {
+        match &self.driver {
+            Driver::WebSocket(websocket) => {
+                self.phase == Phase::Open && websocket.accepts_messages()
+            }
+            Driver::Server(_) | Driver::Client(_) => true,
+        }
     }
 
     /// Queues what was held for want of room, if there is some now; whether it did.

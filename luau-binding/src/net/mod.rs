@@ -13,6 +13,7 @@
 //! - `events.rs`    server-sent events
 //! - `socket.rs`    the WebSocket object
 //! - `tls.rs`       certificates of servers, and their reload
+//! - `topics.rs`    topics: subscribing and publishing
 //! - `methods.rs`   methods as values
 //! - this file      the module's table and URL helpers; `../json/face.rs` adds those of JSON
 //!
@@ -29,6 +30,7 @@ pub(crate) mod server;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod tls;
+mod topics;
 
 use crate::json;
 use crate::runtime::Worker;

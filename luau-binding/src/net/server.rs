@@ -13,6 +13,7 @@ mod options;
 
 use super::methods;
 use super::tls::Tls;
+use super::topics;
 use crate::runtime::Worker;
 use crate::value::{Options, bad_argument};
 use crate::vm::atom::Atom;
@@ -219,12 +220,20 @@ pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> 
         .install_object::<Server>()?;
     methods::add(lua, worker, (Tag::Server, Atom::Stop), c"stop", stop)?;
     let reload = (Tag::Server, Atom::ReloadTls);
-    methods::add(lua, worker, reload, c"reloadTls", reload_tls)
+    methods::add(lua, worker, reload, c"reloadTls", reload_tls)?;
+    topics::install_servers(lua, worker)
 }
 
-const MEMBERS: &[&str] = &["port", "address", "stop", "reloadTls"];
+const MEMBERS: &[&str] = &[
+    "port",
+    "address",
+    "stop",
+    "reloadTls",
+    "publish",
+    "subscribers",
+];
 
-fn this(stack: &Stack<'_>) -> Result<Rc<ServerState>, Raise> {
+pub(super) fn this(stack: &Stack<'_>) -> Result<Rc<ServerState>, Raise> {
     stack
         .object::<Server>(1)
         .map(|server| Rc::clone(&server.0))
@@ -243,10 +252,12 @@ fn index(stack: &mut Stack<'_>) -> Outcome {
 }
 
 fn invoke(stack: &mut Stack<'_>) -> Outcome {
-    match stack.called_member() {
+    let called = stack.called_member();
+    match called {
         Some(Atom::Stop) => stop(stack),
         Some(Atom::ReloadTls) => reload_tls(stack),
-        _ => Err(methods::unknown_call(stack, "server", MEMBERS)),
+        _ => topics::invoke_server(stack, called)
+            .unwrap_or_else(|| Err(methods::unknown_call(stack, "server", MEMBERS))),
     }
 }
 

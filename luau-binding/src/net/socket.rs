@@ -25,6 +25,7 @@
 mod members;
 
 pub(crate) use members::install;
+pub(super) use members::this;
 
 use super::server::ServerState;
 use crate::bridge::{Callback, Purpose};

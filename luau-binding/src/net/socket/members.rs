@@ -9,7 +9,7 @@
 //! Not here: the queue and the callbacks (`socket.rs`).
 
 use super::{Event, Slot, Socket, SocketState, dequeue, push_message};
-use crate::net::methods;
+use crate::net::{methods, topics};
 use crate::runtime::Worker;
 use crate::scheduler;
 use crate::value::bad_argument;
@@ -18,7 +18,7 @@ use crate::vm::object::{Metatable, Object, Tag};
 use crate::vm::{Kind, Outcome, Raise, Returns, Stack};
 use hukilau_core::conn::{Misuse, Pressure};
 use hukilau_core::transport::Peer;
-use hukilau_core::ws::{MessageKind, close_code};
+use hukilau_core::ws::close_code;
 use std::rc::Rc;
 
 /// Installs the metatable and the methods.
@@ -56,7 +56,8 @@ pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> 
         (tag, Atom::BindDrain),
         c"bindDrain",
         bind_drain,
-    )
+    )?;
+    topics::install_sockets(lua, worker)
 }
 
 const MEMBERS: &[&str] = &[
@@ -69,6 +70,12 @@ const MEMBERS: &[&str] = &[
     "bindMessage",
     "bindClose",
     "bindDrain",
+    "subscribe",
+    "unsubscribe",
+    "isSubscribed",
+    "topics",
+    "publish",
+    "sendLatest",
     "connected",
     "closeCode",
     "closeReason",
@@ -78,7 +85,7 @@ const MEMBERS: &[&str] = &[
     "data",
 ];
 
-fn this(stack: &Stack<'_>) -> Result<Rc<SocketState>, Raise> {
+pub(in crate::net) fn this(stack: &Stack<'_>) -> Result<Rc<SocketState>, Raise> {
     stack
         .object::<Socket>(1)
         .map(|socket| Rc::clone(&socket.0))
@@ -147,7 +154,8 @@ fn assign(stack: &mut Stack<'_>) -> Outcome {
 
 /// `ws:name(...)`.
 fn invoke(stack: &mut Stack<'_>) -> Outcome {
-    match stack.called_member() {
+    let called = stack.called_member();
+    match called {
         Some(Atom::Send) => send(stack),
         Some(Atom::Next) => next(stack),
         Some(Atom::Close) => close(stack),
@@ -157,7 +165,8 @@ fn invoke(stack: &mut Stack<'_>) -> Outcome {
         Some(Atom::BindMessage) => bind_message(stack),
         Some(Atom::BindClose) => bind_close(stack),
         Some(Atom::BindDrain) => bind_drain(stack),
-        _ => Err(methods::unknown_call(stack, "WebSocket", MEMBERS)),
+        _ => topics::invoke_socket(stack, called)
+            .unwrap_or_else(|| Err(methods::unknown_call(stack, "WebSocket", MEMBERS))),
     }
 }
 
@@ -172,11 +181,7 @@ fn refused(method: &str, misuse: Misuse) -> Raise {
 /// policy decides what becomes of the message.
 fn send(stack: &mut Stack<'_>) -> Outcome {
     let socket = this(stack)?;
-    let kind = match (stack.kind(2), stack.boolean(3)) {
-        (Kind::String, Some(true)) | (Kind::Buffer, None | Some(true)) => MessageKind::Binary,
-        (Kind::String | Kind::Buffer, _) => MessageKind::Text,
-        _ => return Err(bad_argument(stack, "ws:send", 2, "a string or a buffer")),
-    };
+    let kind = topics::kind_of(stack, 2, "ws:send")?;
     let payload = stack.bytes(2).unwrap_or(&[]);
     let sent = stack
         .worker()?

@@ -13,6 +13,7 @@
 
 use crate::TYPE_MODULES;
 use crate::require::{self, Requirer};
+use crate::surface;
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
@@ -44,7 +45,9 @@ pub fn check(path: &str, known: &[&str]) -> Result<Checked, crate::Error> {
     let require = lua.create_require_function(requirer)?;
     lua.globals().raw_set("require", require)?;
     let built_in = TYPE_MODULES.iter().map(|(name, _)| *name);
-    for name in built_in.chain(known.iter().copied()) {
+    let surfaces: Vec<&str> = surface::paths().collect();
+    let known = surfaces.iter().chain(known).copied();
+    for name in built_in.chain(known) {
         lua.register_module(name, true)?;
     }
     let mut checked = Checked::default();
@@ -94,11 +97,7 @@ pub fn check(path: &str, known: &[&str]) -> Result<Checked, crate::Error> {
 
 /// The literal paths that `source` requires, each with its line.
 fn requires(source: &[u8]) -> Vec<(usize, String)> {
-    let mut scan = Scan {
-        source,
-        at: 0,
-        line: 1,
-    };
+    let mut scan = Scan::new(source);
     let (mut found, mut asked, mut is_member) = (Vec::new(), None, false);
     while let Some(token) = scan.token() {
         let is_dot = matches!(token, Token::Other(b'.' | b':'));
@@ -118,20 +117,29 @@ fn requires(source: &[u8]) -> Vec<(usize, String)> {
 }
 
 /// What Luau source is made of, as far as finding calls goes.
-enum Token<'s> {
+pub(crate) enum Token<'s> {
     Word(&'s [u8]),
     /// A string, without its quotes and escapes.
     Text(Vec<u8>),
     Other(u8),
 }
 
-struct Scan<'s> {
+pub(crate) struct Scan<'s> {
     source: &'s [u8],
     at: usize,
     line: usize,
 }
 
 impl<'s> Scan<'s> {
+    /// From the beginning.
+    pub(crate) fn new(source: &'s [u8]) -> Self {
+        Self {
+            source,
+            at: 0,
+            line: 1,
+        }
+    }
+
     fn peek(&self, ahead: usize) -> Option<u8> {
         self.source.get(self.at + ahead).copied()
     }
@@ -143,7 +151,8 @@ impl<'s> Scan<'s> {
         Some(byte)
     }
 
-    fn token(&mut self) -> Option<Token<'s>> {
+    /// The next token; comments and blanks are none.
+    pub(crate) fn token(&mut self) -> Option<Token<'s>> {
         loop {
             let byte = self.peek(0)?;
             if byte.is_ascii_whitespace() {

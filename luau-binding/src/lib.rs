@@ -7,6 +7,7 @@
 //! - `runtime.rs`    the loop
 //! - `bridge.rs`     completions → coroutines → answers: the one file that knows both worlds
 //! - `scheduler.rs`  coroutines, waits, timers
+//! - `surface.rs`, `surface/`  the modules and globals of other Luau systems, in Luau over these
 //! - `net/`, `std/`  what scripts require: `@huki/net`, `@huki/task`, `@huki/process`, `@huki/stdio`
 //! - `json.rs`, `value.rs`, `require.rs`  conversions, checks, modules
 //! - `vm.rs`, `vm/`  the fenced interface to the VM
@@ -26,6 +27,7 @@ mod require;
 mod runtime;
 mod scheduler;
 mod std;
+mod surface;
 mod value;
 mod vm;
 
@@ -36,6 +38,7 @@ pub use hukilau_core as core;
 pub use mlua;
 pub use require::Loaded;
 pub use runtime::{BUDGET, Error, Options, Runtime, Stop, Turn};
+pub use surface::Dialect;
 
 /// The name of the chunk for a script that is read from standard input.
 pub const STDIN_CHUNK: &str = require::STDIN_CHUNK;

@@ -13,6 +13,8 @@
 //!
 //! Not here: what the built-in modules hold (`net/`, `std/`).
 
+use crate::runtime::Worker;
+use crate::surface;
 use mlua::luau::{FsRequirer, NavigateError, Require};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -150,6 +152,19 @@ pub(crate) fn environment(lua: &mlua::Lua) -> mlua::Result<mlua::Table> {
     Ok(own)
 }
 
+/// Sets a global that every script and module sees.
+pub(crate) fn set_global(
+    lua: &mlua::Lua,
+    name: &str,
+    value: impl mlua::IntoLua,
+) -> mlua::Result<()> {
+    let shared: mlua::Table = lua.named_registry_value(GLOBALS)?;
+    shared.set_readonly(false);
+    let set = shared.raw_set(name, value);
+    shared.set_readonly(true);
+    set
+}
+
 /// The source of the script at `path`.
 pub(crate) fn read_source(path: &str) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| {
@@ -241,6 +256,11 @@ impl Require for Requirer {
             loaded.add(Path::new(&path));
         }
         let source = std::fs::read(&path).map_err(|error| format!("cannot read {shown}: {error}"));
+        if let (Purpose::Run(_), Ok(source)) = (&self.purpose, &source)
+            && let Some(worker) = lua.app_data_ref::<Rc<Worker>>()
+        {
+            surface::prepare(lua, &worker, source)?;
+        }
         let loaded = source.and_then(|source| {
             let function = compile(lua, &source, &name, environment)?;
             if let Purpose::Check(met) = &self.purpose {

@@ -28,9 +28,10 @@ use crate::net::stream::Streams;
 use crate::net::tls;
 use crate::require::{self, Loaded, Requirer};
 use crate::scheduler::{self, Scheduler};
+use crate::surface::{self, Dialect};
 use crate::vm::guard::Guard;
 use crate::vm::{self, Root};
-use crate::{net, std as surface};
+use crate::{net, std as support};
 use hukilau_core::Reactor;
 use hukilau_core::conn::Publication;
 use hukilau_core::limits::Limits;
@@ -63,6 +64,9 @@ pub struct Options {
     /// Bytes the VM may have before allocations of script code raise `not enough memory`; 0, the
     /// default, for as many as the system gives.
     pub memory_bytes_max: usize,
+    /// The system whose scripts these are. `None`, the default, for that of the first module they
+    /// require.
+    pub dialect: Option<Dialect>,
     /// Translate scripts to machine code when they are loaded. Default true.
     pub codegen: bool,
     /// Is told the files of scripts and modules as they are loaded.
@@ -82,6 +86,7 @@ impl Default for Options {
             limits: Limits::default(),
             budget: Some(BUDGET),
             memory_bytes_max: 0,
+            dialect: None,
             codegen: true,
             loaded: Loaded::default(),
         }
@@ -161,6 +166,7 @@ pub(crate) struct Worker {
     pub(crate) host: Host,
     /// The last error that a module raised while it loaded, and the calls that led to it.
     pub(crate) noted: RefCell<Option<(String, String)>>,
+    pub(crate) surface: surface::State,
     exit: Cell<Option<u8>>,
     failure: RefCell<Option<Failure>>,
 }
@@ -200,12 +206,16 @@ impl Worker {
 
     /// The script itself has failed: the loop ends.
     pub(crate) fn fail(&self, failure: Failure) {
+        if self.surface.outlives_failure() {
+            return self.report("in the script", &failure);
+        }
         *self.failure.borrow_mut() = Some(failure);
         self.exit(1);
     }
 
     /// Writes a failure to standard error as one block.
     pub(crate) fn report(&self, place: &str, failure: &Failure) {
+        self.surface.note_failure();
         self.report_text(&format!("{place}: {}", failure.text()));
     }
 
@@ -300,6 +310,7 @@ impl Runtime {
             scratch: RefCell::default(),
             host: Host::default(),
             noted: RefCell::default(),
+            surface: surface::State::default(),
             exit: Cell::new(None),
             failure: RefCell::default(),
         });
@@ -363,6 +374,7 @@ impl Runtime {
     /// # Errors
     /// If the source does not compile. What it raises, the next turn tells.
     pub fn start_source(&mut self, name: &str, source: &[u8]) -> Result<(), Error> {
+        surface::prepare(&self.lua, &self.worker, source)?;
         let environment = require::environment(&self.lua)?;
         let main =
             require::compile(&self.lua, source, name, Some(environment)).map_err(Error::Syntax)?;
@@ -396,12 +408,13 @@ impl Runtime {
     ) -> Result<Turn, Error> {
         let worker = Rc::clone(&self.worker);
         worker.root.sweep();
+        surface::lost::sweep(&worker);
         worker.guard.tend();
         if let Some(code) = worker.exit_code() {
             return self.finish(code);
         }
         let mut delay = match self.delay(self.turned_at) {
-            Delay::Done => return self.finish(0),
+            Delay::Done => return self.finish(worker.surface.status()),
             Delay::Until(delay) => delay,
         };
         if let Some(wait) = wait {
@@ -520,13 +533,14 @@ fn install(lua: &mlua::Lua, worker: &Rc<Worker>, options: &Options) -> Result<()
     let require = lua.create_require_function(requirer)?;
     globals.raw_set("require", vm::placed_require(lua, worker, require)?)?;
     globals.raw_set("_RUNTIME", concat!("huki ", env!("CARGO_PKG_VERSION")))?;
-    surface::stdio::install_globals(lua, worker)?;
-    surface::task::watch_running(lua, worker)?;
+    support::stdio::install_globals(lua, worker)?;
+    support::task::watch_running(lua, worker)?;
     lua.register_module("@huki/net", net::module(lua, worker)?)?;
-    lua.register_module("@huki/task", surface::task::module(lua, worker)?)?;
-    let process = surface::process::module(lua, worker, options)?;
+    lua.register_module("@huki/task", support::task::module(lua, worker)?)?;
+    let process = support::process::module(lua, worker, options)?;
     lua.register_module("@huki/process", process)?;
-    lua.register_module("@huki/stdio", surface::stdio::module(lua, worker)?)?;
+    lua.register_module("@huki/stdio", support::stdio::module(lua, worker)?)?;
+    surface::install(lua, worker, options.dialect)?;
     require::keep_globals(lua)?;
     lua.sandbox(true)?;
     Ok(())

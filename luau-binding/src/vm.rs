@@ -6,6 +6,7 @@
 //!
 //! - `vm.rs`, `vm/function.rs`  stack and pinned values; Rust functions that scripts call
 //! - `vm/object.rs`     tagged userdata: Rust values and plain records
+//! - `vm/typed.rs`      userdata of types that dialects make
 //! - `vm/coroutine.rs`  threads: create, resume, reset, trace
 //! - `vm/guard.rs`      the bounds of script code: time and memory
 //! - `vm/tape.rs`       parsed JSON onto the stack
@@ -32,6 +33,7 @@ mod function;
 pub(crate) mod guard;
 pub(crate) mod object;
 pub(crate) mod tape;
+mod typed;
 pub(crate) mod walk;
 
 pub(crate) use function::{function, placed_require};

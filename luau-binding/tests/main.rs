@@ -11,6 +11,7 @@ mod runaway;
 mod scripts;
 mod streams;
 mod support;
+mod surfaces;
 mod tools;
 mod topics;
 mod types;

@@ -30,6 +30,8 @@ Options of run and repl:
       --no-codegen    run bytecode only, without native code
 
 Options of run:
+      --dialect NAME  whose scripts these are: lune, lute, zune, zcore or winhttp;
+                      default: seen from what they require
       --watch         start again when the script or a module it requires changes,
                       after an error too; what is under way has two seconds to finish
 
@@ -64,7 +66,7 @@ pub(crate) enum Command {
 }
 
 const COMMANDS: &[&str] = &["run", "check", "repl", "setup", "help", "version"];
-const RUN_OPTIONS: &[&str] = &["budget", "memory", "no-codegen", "watch", "help"];
+const RUN_OPTIONS: &[&str] = &["budget", "dialect", "memory", "no-codegen", "watch", "help"];
 const REPL_OPTIONS: &[&str] = &["budget", "memory", "no-codegen", "help"];
 
 type Parsed = Result<Command, lexopt::Error>;
@@ -137,6 +139,11 @@ fn parse_run(mut parser: lexopt::Parser) -> Parsed {
         match argument {
             Long("help") | Short('h') => return Ok(Command::Help),
             Long("watch") => is_watched = true,
+            Long("dialect") => {
+                let name = text(parser.value()?)?;
+                let dialect = name.parse::<hukilau::Dialect>();
+                options.dialect = Some(dialect.map_err(|must| format!("--dialect {must}"))?);
+            }
             Long(name) => {
                 let name = name.to_owned();
                 if !common(&name, &mut parser, &mut options)? {

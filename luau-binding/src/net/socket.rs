@@ -400,6 +400,11 @@ pub(crate) fn callback_ended(worker: &Worker, socket: &Rc<SocketState>) {
     }
 }
 
+/// The connection of the socket at `index`, if it is one.
+pub(crate) fn conn_at(stack: &Stack<'_>, index: i32) -> Option<ConnKey> {
+    stack.object::<Socket>(index).map(|socket| socket.0.conn)
+}
+
 /// Pushes the userdata; nil once the close event has been dispatched.
 pub(crate) fn push_object(socket: &SocketState, stack: &mut Stack<'_>) {
     match socket.object.borrow().as_ref() {

@@ -9,6 +9,7 @@
 //!
 //! Not here: when a coroutine runs and for whom (`scheduler.rs`).
 
+use super::function::is_surface;
 use super::guard::{Guard, NOT_ENOUGH_MEMORY};
 use super::{Kind, Pin, Raise, Root, Stack, ffi};
 use crate::runtime::Worker;
@@ -184,7 +185,9 @@ pub(super) unsafe fn trace(state: *mut ffi::lua_State) -> String {
         }
         // SAFETY: strings of a frame are null or end with NUL, and live while the frame does.
         let (source, name) = unsafe { (text_of(frame.short_src), text_of(frame.name)) };
-        if frame.currentline > 0 {
+        // SAFETY: as above.
+        let is_surface = unsafe { is_surface(frame.short_src) };
+        if frame.currentline > 0 && !is_surface {
             let _ = write!(text, "  {source}:{}", frame.currentline);
         } else if !name.is_empty() {
             let _ = write!(text, "  [huki]");

@@ -14,7 +14,8 @@ use super::coroutine::trace;
 use super::guard::NOT_ENOUGH_MEMORY;
 use super::{Outcome, Raise, Returns, Stack, ffi};
 use crate::runtime::Worker;
-use std::ffi::{CStr, c_int};
+use crate::surface::CHUNK;
+use std::ffi::{CStr, c_char, c_int};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
@@ -197,6 +198,19 @@ unsafe extern "C-unwind" fn after_require(state: *mut ffi::lua_State, status: c_
     unsafe { ffi::lua_error(state) }
 }
 
+/// How far up a script's line is looked for: functions of ours lie between in small numbers only.
+const PLACE_FRAMES_MAX: c_int = 24;
+
+/// Whether a frame with this source belongs to a dialect's surface, which is not the script's place.
+///
+/// # Safety
+/// `source` is a string that ends with NUL.
+pub(super) unsafe fn is_surface(source: *const c_char) -> bool {
+    // SAFETY: by the contract above.
+    let source = unsafe { CStr::from_ptr(source) };
+    source.to_bytes().starts_with(CHUNK.as_bytes())
+}
+
 impl Stack<'_> {
     /// Whether the function that `pin` keeps can see an argument `n`, counted from 1: C functions
     /// and those with `...` see all.
@@ -221,13 +235,13 @@ impl Stack<'_> {
 
     /// `file:line: ` of the innermost script line that led to the running function, which `pcall`
     /// may stand between; empty if no script did.
-    fn place_of_call(&self) -> String {
+    pub(crate) fn place_of_call(&self) -> String {
         self.place_from(1)
     }
 
     /// The same, from so many calls up: 0 is the running function itself.
     pub(super) fn place_from(&self, first: c_int) -> String {
-        for level in first..first + 8 {
+        for level in first..first + PLACE_FRAMES_MAX {
             // SAFETY: all-zero is a valid `lua_Debug`: integers and null pointers.
             let mut frame: ffi::lua_Debug = unsafe { std::mem::zeroed() };
             // SAFETY: a level that is not there answers 0; otherwise `short_src` is a string with
@@ -236,7 +250,8 @@ impl Stack<'_> {
                 if ffi::lua_getinfo(self.raw(), level, c"sl".as_ptr(), &raw mut frame) == 0 {
                     break;
                 }
-                if frame.currentline > 0 {
+                let is_surface = is_surface(frame.short_src);
+                if frame.currentline > 0 && !is_surface {
                     let source = CStr::from_ptr(frame.short_src).to_string_lossy();
                     return format!("{source}:{}: ", frame.currentline);
                 }

@@ -42,6 +42,8 @@ pub(crate) enum Tag {
     Stream = 5,
     /// The same, for server-sent events.
     Events = 6,
+    /// A value of a dialect's type.
+    Wrapped = 7,
 }
 
 impl Tag {

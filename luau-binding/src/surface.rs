@@ -1,0 +1,402 @@
+//! Dialects: the modules and globals of other Luau systems, as Luau over `@huki/net`.
+//!
+//! Sits above `require.rs`. A surface is a file of `surface/`, part of the binary and compiled when a
+//! script first requires it. What the native modules lack and only surfaces want is in
+//! `surface/helpers.rs`, which they require as `@huki/surface`.
+//!
+//! ```text
+//! require("@lune/net") ─▶ MODULES ─▶ compile ─▶ the surface ─▶ @huki/net, @huki/surface
+//! zune.net, ws_connect ─▶ GLOBALS ─▶ the same, when a source that names them is loaded
+//! ```
+//!
+//! Invariants
+//! - A script that uses no dialect pays for none: nothing is compiled, no global is set.
+//! - The dialect of a process is the first that it uses; `--dialect` decides before.
+//! - No error names a surface's own lines: a surface's frames are skipped (`vm/function.rs`).
+//! - Surfaces load without suspending, and keep no state in globals.
+//!
+//! Not here: what a dialect's functions do (`surface/*/`), how files are found (`require.rs`).
+
+mod files;
+mod helpers;
+pub(crate) mod lost;
+
+use crate::check::{Scan, Token};
+use crate::require;
+use crate::runtime::Worker;
+use crate::vm;
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+use std::str::FromStr;
+
+/// A system whose scripts run unmodified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dialect {
+    /// `@lune/…`
+    Lune,
+    /// `@lute/…` and `@std/…`
+    Lute,
+    /// The global `zune`.
+    Zune,
+    /// `@zcore/…`, the generation of Zune before.
+    Zcore,
+    /// The globals `net_http_get`, `net_http_post` and `ws_connect`.
+    WinHttp,
+}
+
+impl Dialect {
+    /// All of them with the names that `--dialect` knows.
+    pub const ALL: &'static [(&'static str, Self)] = &[
+        ("lune", Self::Lune),
+        ("lute", Self::Lute),
+        ("zune", Self::Zune),
+        ("zcore", Self::Zcore),
+        ("winhttp", Self::WinHttp),
+    ];
+
+    /// `_VERSION` as the scripts of this system expect it; `None` where it is Luau's own. The number
+    /// behind the plus sign is Luau's release.
+    fn version(self) -> Option<String> {
+        let luau = vm::luau_version();
+        let release = luau.strip_prefix("0.").unwrap_or(luau);
+        match self {
+            Self::Lune => Some(format!("Lune 0.10.5+{release}")),
+            Self::Zune => Some(format!("zune 0.5.7+{luau}")),
+            Self::Zcore => Some(format!("Zune 0.4.2+{luau}")),
+            Self::Lute | Self::WinHttp => None,
+        }
+    }
+}
+
+impl FromStr for Dialect {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.iter().find(|(known, _)| *known == name);
+        let known: Vec<&str> = Self::ALL.iter().map(|(known, _)| *known).collect();
+        found
+            .map(|(_, dialect)| *dialect)
+            .ok_or_else(|| format!("must be one of {}, not '{name}'", known.join(", ")))
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = Self::ALL.iter().find(|(_, dialect)| dialect == self);
+        f.write_str(found.map_or("", |(name, _)| *name))
+    }
+}
+
+/// A module that is compiled when it is first required.
+struct Module {
+    /// What scripts require; what begins with [`PART`] only surfaces can.
+    path: &'static str,
+    source: &'static str,
+    dialect: Dialect,
+}
+
+macro_rules! modules {
+    ($( $dialect:ident { $( $path:literal = $file:literal, )* } )*) => {
+        &[ $( $( Module {
+            path: $path,
+            source: include_str!(concat!("surface/", $file, ".luau")),
+            dialect: Dialect::$dialect,
+        }, )* )* ]
+    };
+}
+
+/// How the paths begin that only surfaces may require. The bare `@huki/surface` is `helpers.rs`.
+const PART: &str = "@huki/surface/";
+
+const MODULES: &[Module] = modules! {
+    Lune {
+        "@lune/fs" = "lune/fs",
+        "@lune/net" = "lune/net",
+        "@lune/process" = "lune/process",
+        "@lune/serde" = "lune/serde",
+        "@lune/stdio" = "lune/stdio",
+        "@lune/task" = "lune/task",
+        "@huki/surface/lune/server" = "lune/server",
+        "@huki/surface/lune/socket" = "lune/socket",
+    }
+};
+
+/// A global that appears when a source names it.
+#[derive(Debug)]
+struct Global {
+    name: &'static str,
+    /// The module that it comes from, a path of [`MODULES`].
+    path: &'static str,
+    /// The module's field that it is; `None` for the module itself.
+    field: Option<&'static str>,
+    dialect: Dialect,
+    /// There only by `--dialect`, as scripts of other systems have their own.
+    is_asked_for: bool,
+}
+
+const GLOBALS: &[Global] = &[];
+
+/// Requires that begin so are never files: an unknown one is told the known ones.
+const OURS: &[&str] = &["@lune/", "@lute/", "@zcore/", "@zune/", "@huki/surface"];
+
+/// The modules of all dialects that scripts may require.
+pub(crate) fn paths() -> impl Iterator<Item = &'static str> {
+    let modules = MODULES.iter().map(|module| module.path);
+    modules.filter(|path| !path.starts_with(PART))
+}
+
+/// How chunks of surfaces are named. Errors and tracebacks skip frames whose source begins so.
+pub(crate) const CHUNK: &str = "[huki surface";
+
+/// What a worker knows of dialects.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    dialect: Cell<Option<Dialect>>,
+    is_forced: Cell<bool>,
+    /// Something that nothing caught has been reported.
+    has_failed: Cell<bool>,
+    pub(crate) lost: lost::Lost,
+}
+
+impl State {
+    /// Notes that an error was reported.
+    pub(crate) fn note_failure(&self) {
+        self.has_failed.set(true);
+    }
+
+    /// Whether a script that fails leaves what it has started running: Lune's rule.
+    pub(crate) fn outlives_failure(&self) -> bool {
+        self.dialect.get() == Some(Dialect::Lune)
+    }
+
+    /// The exit status when nothing is left to do. In Lune a failure anywhere makes it 1.
+    pub(crate) fn status(&self) -> u8 {
+        u8::from(self.outlives_failure() && self.has_failed.get())
+    }
+}
+
+/// Runs on a miss of the table of modules; `inner` is `require` as surfaces have it.
+const LOADER: &str = r"
+local compile, modules, parts = ...
+local inner
+local function load(path, isInside)
+	local chunk, problem = compile(path, isInside)
+	if problem then error(problem, 0) end
+	return chunk and chunk(inner)
+end
+function inner(path)
+	if string.sub(path, 1, 13) ~= '@huki/surface' then return modules[path] end
+	local value = parts[path]
+	if value == nil then
+		value = load(path, true)
+		parts[path] = value
+	end
+	return value
+end
+return function(modules, path)
+	local value = load(path, false)
+	if value ~= nil then rawset(modules, path, value) end
+	return value
+end
+";
+
+/// What stands before each surface, on its first line: its `require` also finds what scripts cannot.
+const PRELUDE: &str = "local require = ... ";
+
+/// Where mlua keeps what `register_module` was given: looked at before files.
+const REGISTERED: &str = "_REGISTEREDMODULES";
+
+/// Has `require` find surfaces. Call it when the native modules are registered.
+pub(crate) fn install(
+    lua: &mlua::Lua,
+    worker: &Rc<Worker>,
+    forced: Option<Dialect>,
+) -> mlua::Result<()> {
+    let modules: mlua::Table = lua.named_registry_value(REGISTERED)?;
+    let compile = lua.create_function(compile)?;
+    let parts = lua.create_table()?;
+    parts.raw_set("@huki/surface", helpers::module(lua, worker)?)?;
+    let loader: mlua::Function = lua
+        .load(LOADER)
+        .set_name(format!("={CHUNK}]"))
+        .call((compile, &modules, parts))?;
+    let meta = lua.create_table()?;
+    meta.raw_set("__index", loader)?;
+    modules.set_metatable(Some(meta))?;
+    if let Some(dialect) = forced {
+        worker.surface.is_forced.set(true);
+        worker.surface.dialect.set(Some(dialect));
+        if let Some(version) = dialect.version() {
+            lua.globals().raw_set("_VERSION", version)?;
+        }
+    }
+    Ok(())
+}
+
+/// The chunk for `path`; nil if it is no surface, and what to say if it should be one.
+fn compile(
+    lua: &mlua::Lua,
+    (path, is_inside): (String, bool),
+) -> mlua::Result<(Option<mlua::Function>, Option<String>)> {
+    let module = MODULES
+        .iter()
+        .find(|module| module.path == path && (is_inside || !path.starts_with(PART)));
+    let Some(module) = module else {
+        return Ok((None, unknown(&path)));
+    };
+    if let Some(worker) = lua.app_data_ref::<Rc<Worker>>() {
+        speak(lua, &worker, module.dialect)?;
+    }
+    let environment = require::environment(lua)?;
+    let compiler = mlua::chunk::Compiler::new()
+        .set_optimization_level(2)
+        .set_debug_level(1);
+    let chunk = lua
+        .load(format!("{PRELUDE}{}", module.source))
+        .set_name(format!("={CHUNK} {path}]"))
+        .set_compiler(compiler)
+        .set_environment(environment)
+        .into_function()?;
+    Ok((Some(chunk), None))
+}
+
+/// What to say of a path that looks like a surface and is none.
+fn unknown(path: &str) -> Option<String> {
+    let ours = OURS.iter().find(|ours| path.starts_with(**ours))?;
+    let known: Vec<&str> = paths().filter(|known| known.starts_with(ours)).collect();
+    let hint = match known.is_empty() {
+        true => "there is none of that name".to_owned(),
+        false => format!("there are {}", known.join(", ")),
+    };
+    Some(format!("error requiring module \"{path}\": {hint}"))
+}
+
+/// The process speaks `dialect`, unless it has decided on one.
+fn speak(lua: &mlua::Lua, worker: &Worker, dialect: Dialect) -> mlua::Result<()> {
+    if worker.surface.dialect.get().is_some() {
+        return Ok(());
+    }
+    worker.surface.dialect.set(Some(dialect));
+    match dialect.version() {
+        Some(version) => require::set_global(lua, "_VERSION", version),
+        None => Ok(()),
+    }
+}
+
+/// What a source names of dialects.
+#[derive(Debug, Default)]
+struct Named {
+    /// The dialect that comes first.
+    dialect: Option<Dialect>,
+    globals: Vec<&'static Global>,
+}
+
+/// Looks through `source`.
+fn names(source: &[u8]) -> Named {
+    let mut named = Named::default();
+    let mut scan = Scan::new(source);
+    let (mut is_required, mut is_member) = (false, false);
+    while let Some(token) = scan.token() {
+        let is_dot = matches!(token, Token::Other(b'.' | b':'));
+        match token {
+            Token::Word(word) if !is_member => {
+                is_required = word == b"require";
+                let global = GLOBALS.iter().find(|global| global.name.as_bytes() == word);
+                if let Some(global) = global {
+                    if !global.is_asked_for {
+                        named.dialect = named.dialect.or(Some(global.dialect));
+                    }
+                    if !named.globals.iter().any(|known| known.name == global.name) {
+                        named.globals.push(global);
+                    }
+                }
+            }
+            Token::Other(b'(') => {}
+            Token::Text(text) if is_required => {
+                is_required = false;
+                let path = String::from_utf8_lossy(&text).to_ascii_lowercase();
+                let module = MODULES.iter().find(|module| module.path == path);
+                named.dialect = named.dialect.or(module.map(|module| module.dialect));
+            }
+            _ => is_required = false,
+        }
+        is_member = is_dot;
+    }
+    named
+}
+
+/// Sets what a source that is about to be loaded expects: its dialect's `_VERSION`, and the globals
+/// that it names.
+pub(crate) fn prepare(lua: &mlua::Lua, worker: &Worker, source: &[u8]) -> mlua::Result<()> {
+    let named = names(source);
+    if let Some(dialect) = named.dialect {
+        speak(lua, worker, dialect)?;
+    }
+    for global in named.globals {
+        let is_forced =
+            worker.surface.is_forced.get() && worker.surface.dialect.get() == Some(global.dialect);
+        if global.is_asked_for && !is_forced {
+            continue;
+        }
+        let modules: mlua::Table = lua.named_registry_value(REGISTERED)?;
+        let module: mlua::Value = modules.get(global.path)?;
+        let value = match (global.field, &module) {
+            (Some(field), mlua::Value::Table(module)) => module.raw_get(field)?,
+            _ => module,
+        };
+        require::set_global(lua, global.name, value)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Dialect, MODULES, PART, names};
+
+    #[test]
+    fn the_first_dialect_that_a_source_requires_is_its_own() {
+        for (source, expected) in [
+            ("local net = require('@lune/net')", Some(Dialect::Lune)),
+            (
+                "print(_VERSION) local t = require '@Lune/Task'",
+                Some(Dialect::Lune),
+            ),
+            ("-- require('@lune/net')", None),
+            ("print(\"require('@lune/net')\")", None),
+            ("x.require('@lune/net')", None),
+            ("require('@lune/unheard-of')", None),
+            ("require('@huki/net')", None),
+        ] {
+            assert_eq!(names(source.as_bytes()).dialect, expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn paths_are_told_apart_and_written_as_require_asks_for_them() {
+        for (at, module) in MODULES.iter().enumerate() {
+            assert_eq!(module.path, module.path.to_ascii_lowercase());
+            assert!(
+                module.path.starts_with('@') && module.path != PART,
+                "{}",
+                module.path
+            );
+            let again = MODULES
+                .iter()
+                .skip(at + 1)
+                .any(|other| other.path == module.path);
+            assert!(!again, "{}", module.path);
+        }
+    }
+
+    #[test]
+    fn a_dialect_is_written_as_it_is_read() {
+        for (name, dialect) in Dialect::ALL {
+            assert_eq!(name.parse(), Ok(*dialect));
+            assert_eq!(dialect.to_string(), *name);
+        }
+        let refused = "luna".parse::<Dialect>();
+        assert!(refused.is_err_and(|text| text.contains("lune, lute, zune")));
+    }
+}

@@ -1,0 +1,140 @@
+//! `@huki/surface`: what surfaces need and pure Luau cannot do. Scripts cannot require it.
+//!
+//! Sits in `surface.rs`'s folder, above `vm`. Kept small: what scripts could use as well belongs to
+//! `@huki/net`.
+//!
+//! | Member | Meaning |
+//! | --- | --- |
+//! | `raise(message)` | raises a string with the place of the script's line in front |
+//! | `where()` | that place, `file:line: `, or an empty string |
+//! | `reason(error)` | an error as text, without that place |
+//! | `global(name)` | a global as the calling script sees it |
+//! | `newtype(name, metamethods)` | a type of userdata: `typeof` is `name` |
+//! | `wrap(type, state, socket?)` | a value of it; when it is collected, the native socket closes |
+//! | `unwrap(type, value)` | the state of a value; nil if it is none of that type |
+//! | `readFile` and the like | see `files.rs` |
+//!
+//! Not here: anything a dialect decides (`surface/*/`).
+
+use super::files;
+use super::lost::Closes;
+use crate::net::socket;
+use crate::runtime::Worker;
+use crate::value::bad_argument;
+use crate::vm::object::{Metatable, Object, Tag};
+use crate::vm::{self, Kind, Outcome, Raise, Returns, Stack};
+use std::ffi::CStr;
+use std::rc::Rc;
+
+/// Userdata of a dialect's type. Its state lies in a metatable of its own, so cycles are no leak.
+struct Wrapped(
+    /// Kept to be dropped with the userdata.
+    #[expect(dead_code, reason = "its drop is what it is for")]
+    Option<Closes>,
+);
+
+impl Object for Wrapped {
+    const TAG: Tag = Tag::Wrapped;
+    const NAME: &'static CStr = c"userdata";
+}
+
+/// Makes the module's table.
+pub(super) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua::Table> {
+    Metatable::new(lua, worker, Tag::Wrapped, Wrapped::NAME)?.install_object::<Wrapped>()?;
+    let module = lua.create_table()?;
+    let set = |name: &str, function: mlua::Function| module.raw_set(name, function);
+    set("raise", vm::function(lua, worker, c"raise", raise)?)?;
+    set("where", vm::function(lua, worker, c"where", place)?)?;
+    set("reason", vm::function(lua, worker, c"reason", reason)?)?;
+    set("global", vm::function(lua, worker, c"global", global)?)?;
+    set("newtype", vm::function(lua, worker, c"newtype", newtype)?)?;
+    set("wrap", vm::function(lua, worker, c"wrap", wrap)?)?;
+    set("unwrap", vm::function(lua, worker, c"unwrap", unwrap)?)?;
+    set(
+        "readFile",
+        vm::function(lua, worker, c"readFile", files::read)?,
+    )?;
+    set(
+        "writeFile",
+        vm::function(lua, worker, c"writeFile", files::write)?,
+    )?;
+    set(
+        "moveFile",
+        vm::function(lua, worker, c"moveFile", files::rename)?,
+    )?;
+    set(
+        "kindOf",
+        vm::function(lua, worker, c"kindOf", files::kind_of)?,
+    )?;
+    module.set_readonly(true);
+    Ok(module)
+}
+
+fn raise(stack: &mut Stack<'_>) -> Outcome {
+    let text = stack.string(1).map(String::from_utf8_lossy);
+    let text = text.ok_or_else(|| bad_argument(stack, "surface.raise", 1, "a string"))?;
+    Err(Raise::from(text.into_owned()))
+}
+
+fn place(stack: &mut Stack<'_>) -> Outcome {
+    let place = stack.place_of_call();
+    stack.push_string(&place);
+    Ok(Returns::Values(1))
+}
+
+fn reason(stack: &mut Stack<'_>) -> Outcome {
+    let place = stack.place_of_call();
+    let worker = stack.worker()?;
+    let text = stack.display(1, &worker.root);
+    stack.push_string(text.strip_prefix(place.as_str()).unwrap_or(&text));
+    Ok(Returns::Values(1))
+}
+
+fn global(stack: &mut Stack<'_>) -> Outcome {
+    if stack.kind(1) != Kind::String {
+        return Err(bad_argument(stack, "surface.global", 1, "a string"));
+    }
+    stack.push_callers_global(1);
+    Ok(Returns::Values(1))
+}
+
+/// `newtype(name, metamethods)`: the table of metamethods, completed and closed.
+fn newtype(stack: &mut Stack<'_>) -> Outcome {
+    if stack.kind(1) != Kind::String {
+        return Err(bad_argument(stack, "surface.newtype", 1, "a string"));
+    }
+    if stack.kind(2) != Kind::Table {
+        return Err(bad_argument(stack, "surface.newtype", 2, "a table"));
+    }
+    stack.resize(2);
+    stack.push_copy(1);
+    stack.set_field(2, c"__type");
+    stack.push_string("locked");
+    stack.set_field(2, c"__metatable");
+    stack.freeze(2);
+    Ok(Returns::Values(1))
+}
+
+fn wrap(stack: &mut Stack<'_>) -> Outcome {
+    if stack.kind(1) != Kind::Table {
+        return Err(bad_argument(stack, "surface.wrap", 1, "a type"));
+    }
+    stack.resize(3);
+    let closes = match stack.is_nil(3) {
+        true => None,
+        false => {
+            let conn = socket::conn_at(stack, 3)
+                .ok_or_else(|| bad_argument(stack, "surface.wrap", 3, "a socket"))?;
+            Some(stack.worker()?.surface.lost.closes(conn))
+        }
+    };
+    stack.push_object(Wrapped(closes));
+    stack.set_own_metatable(4, 1, 2);
+    Ok(Returns::Values(1))
+}
+
+fn unwrap(stack: &mut Stack<'_>) -> Outcome {
+    stack.resize(2);
+    stack.push_own_state(2, 1);
+    Ok(Returns::Values(1))
+}

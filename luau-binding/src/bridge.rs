@@ -20,6 +20,7 @@ use crate::net::server::ServerState;
 use crate::net::socket::{self, Event, SocketState};
 use crate::net::stream::{self, Begun, StreamState};
 use crate::runtime::Worker;
+use crate::scheduler::every::{self, Ticker};
 use crate::scheduler::{self, Progress};
 use crate::vm::{Kind, Pin, Stack};
 use hukilau_core::conn::{Exchange, Misuse};
@@ -47,6 +48,8 @@ pub(crate) enum Purpose {
     Stream(Rc<StreamState>),
     /// An `error` callback.
     Hook,
+    /// A call of a function that is called at a rate.
+    Tick(Rc<Ticker>),
 }
 
 /// Which callback of a socket.
@@ -331,6 +334,7 @@ pub(crate) fn returned(worker: &Worker, purpose: Purpose, stack: &mut Stack<'_>)
             }
         }
         Purpose::Socket(socket, _) => socket::callback_ended(worker, &socket),
+        Purpose::Tick(ticker) => every::ended(worker, &ticker, None),
     }
 }
 
@@ -340,6 +344,7 @@ pub(crate) fn raised(worker: &Worker, purpose: Purpose, failure: Failure) {
         Purpose::Detached => worker.report("in a task", &failure),
         Purpose::Main => worker.fail(failure),
         Purpose::Hook => worker.report("in the error callback", &failure),
+        Purpose::Tick(ticker) => every::ended(worker, &ticker, Some(&failure)),
         Purpose::Request(asked) => fail_request(worker, &asked, "request", &failure),
         Purpose::Upgrade(offer) => fail_request(worker, &offer.asked, "upgrade", &failure),
         Purpose::Stream(stream) => {

@@ -28,6 +28,7 @@ use crate::net::stream::Streams;
 use crate::net::tls;
 use crate::require::{self, Loaded, Requirer};
 use crate::scheduler::{self, Scheduler};
+use crate::std::lines::{self, Lines};
 use crate::surface::{self, Dialect};
 use crate::vm::guard::Guard;
 use crate::vm::{self, Root};
@@ -164,6 +165,8 @@ pub(crate) struct Worker {
     pub(crate) fields: RefCell<Fields>,
     pub(crate) scratch: RefCell<Vec<u8>>,
     pub(crate) host: Host,
+    /// Coroutines that wait for standard input.
+    pub(crate) lines: RefCell<Lines>,
     /// The last error that a module raised while it loaded, and the calls that led to it.
     pub(crate) noted: RefCell<Option<(String, String)>>,
     pub(crate) surface: surface::State,
@@ -309,6 +312,7 @@ impl Runtime {
             fields: RefCell::default(),
             scratch: RefCell::default(),
             host: Host::default(),
+            lines: RefCell::default(),
             noted: RefCell::default(),
             surface: surface::State::default(),
             exit: Cell::new(None),
@@ -449,6 +453,7 @@ impl Runtime {
             worker.report_text(&format!("a connection could not be accepted: {error}"));
         }
         embed::deliver(&worker, &self.lua);
+        lines::deliver(&worker);
         pump(&worker);
         scheduler::run_due(&worker, self.turned_at);
         scheduler::settle_strays(&worker);
@@ -466,8 +471,10 @@ impl Runtime {
         };
         let mut scheduler = worker.scheduler.borrow_mut();
         let is_pending = || {
-            let host = &worker.host;
-            scheduler.is_pending() || host.is_pending(|key| scheduler.is_current(key))
+            let (host, lines) = (&worker.host, worker.lines.borrow());
+            scheduler.is_pending()
+                || host.is_pending(|key| scheduler.is_current(key))
+                || lines.is_pending(|key| scheduler.is_current(key))
         };
         if is_quiet && (is_asked || !is_pending()) && worker.pump.borrow().is_empty() {
             return Delay::Done;

@@ -14,15 +14,19 @@
 //!   somebody else's request.
 //! - Time is an argument, in seconds of [`vm::clock`].
 //!
-//! What scripts ask for is in `scheduler/ask.rs`, what ends a wait in `scheduler/wake.rs`.
+//! What scripts ask for is in `scheduler/ask.rs`, what ends a wait in `scheduler/wake.rs`, calls at a rate in
+//! `scheduler/every.rs`, coroutines that scripts ran by themselves in `scheduler/stray.rs`.
 //!
 //! Not here: what a finished coroutine's results mean (`bridge.rs`), the script's face of all this
 //! (`std/task.rs`).
 
 mod ask;
+pub(crate) mod every;
+mod stray;
 mod wake;
 
 pub(crate) use ask::{When, cancel, spawn, wait_for_time, wait_for_wire};
+pub(crate) use stray::settle_strays;
 pub(crate) use wake::{wake, wake_raising};
 
 use crate::bridge::{self, Failure, Purpose};
@@ -38,8 +42,6 @@ use std::rc::Rc;
 const RESUMES_PER_TURN: usize = 4_096;
 /// Coroutines kept for reuse; more are left to the collector.
 const POOLED_MAX: usize = 1_024;
-/// Coroutines in the hands of scripts that are looked after in one turn.
-const LOOKS_PER_TURN: usize = 256;
 /// Stale timers that may lie in the heap before it is cleaned.
 const STALE_TIMERS_MAX: usize = 64;
 
@@ -86,6 +88,8 @@ enum Wake {
     Elapsed { since: f64 },
     /// Start with so many arguments that lie ready on the coroutine's stack.
     Start { args: i32 },
+    /// The next call of a ticker, which has a slot of its own and no coroutine in it.
+    Tick,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -147,6 +151,7 @@ struct Due {
     key: WaitKey,
     args: i32,
     elapsed: Option<f64>,
+    is_tick: bool,
 }
 
 impl Scheduler {
@@ -246,26 +251,29 @@ impl Scheduler {
         purpose: Purpose,
         is_exposed: bool,
     ) -> Option<u32> {
-        let id = match self.vacant.pop() {
-            Some(id) => id,
-            None => {
-                let id = u32::try_from(self.tasks.len()).ok()?;
-                self.tasks.push(Task {
-                    coroutine: None,
-                    purpose: Purpose::Detached,
-                    suspension: 0,
-                    state: State::Pooled,
-                    is_exposed: false,
-                    is_stray: false,
-                });
-                id
-            }
-        };
+        let id = self.open_slot()?;
         coroutine.set_label(Some(id));
         let task = self.get_mut(id)?;
         task.coroutine = Some(coroutine);
         task.purpose = purpose;
         task.is_exposed = is_exposed;
+        Some(id)
+    }
+
+    /// A slot for a task, without a coroutine yet.
+    fn open_slot(&mut self) -> Option<u32> {
+        if let Some(id) = self.vacant.pop() {
+            return Some(id);
+        }
+        let id = u32::try_from(self.tasks.len()).ok()?;
+        self.tasks.push(Task {
+            coroutine: None,
+            purpose: Purpose::Detached,
+            suspension: 0,
+            state: State::Pooled,
+            is_exposed: false,
+            is_stray: false,
+        });
         Some(id)
     }
 
@@ -311,7 +319,9 @@ impl Scheduler {
             let (args, elapsed) = match timer.wake {
                 Wake::Elapsed { since } => (1, Some(now - since)),
                 Wake::Start { args } => (args, None),
+                Wake::Tick => (0, None),
             };
+            let is_tick = matches!(timer.wake, Wake::Tick);
             // From one counted state to the other; its entry has left the heap and is not stale.
             let task = self.get_mut(timer.key.task)?;
             task.state = State::Ready;
@@ -320,7 +330,12 @@ impl Scheduler {
                 task: timer.key.task,
                 suspension: task.suspension,
             };
-            return Some(Due { key, args, elapsed });
+            return Some(Due {
+                key,
+                args,
+                elapsed,
+                is_tick,
+            });
         }
         while let Some((key, args)) = self.ready.pop_front() {
             if self.is_current(key) {
@@ -328,6 +343,7 @@ impl Scheduler {
                     key,
                     args,
                     elapsed: None,
+                    is_tick: false,
                 });
             }
         }
@@ -455,22 +471,6 @@ fn suspended(worker: &Worker, id: u32, purpose: Purpose) -> Progress {
     Progress::Pending(id)
 }
 
-/// Settles what was to come of coroutines that scripts have run to their end by themselves.
-pub(crate) fn settle_strays(worker: &Worker) {
-    for _ in 0..LOOKS_PER_TURN {
-        let look = worker.scheduler.borrow_mut().look();
-        match look {
-            Look::NoneLeft => return,
-            Look::Waits => {}
-            Look::Ended(id) => {
-                let why = "its coroutine was run to its end by coroutine.resume or closed, so its \
-                           result is lost: wake it with task.spawn instead";
-                lose(worker, id, why);
-            }
-        }
-    }
-}
-
 /// Ends a task whose coroutine will never tell.
 fn lose(worker: &Worker, id: u32, why: &str) {
     let purpose = worker.scheduler.borrow_mut().purpose(id);
@@ -491,6 +491,10 @@ pub(crate) fn run_due(worker: &Worker, now: f64) {
         let Some(due) = worker.scheduler.borrow_mut().advance(now) else {
             return;
         };
+        if due.is_tick {
+            every::fire(worker, &from, due.key, now);
+            continue;
+        }
         wake(worker, &from, due.key, |stack| {
             if let Some(elapsed) = due.elapsed {
                 stack.push_number(elapsed);
@@ -498,16 +502,6 @@ pub(crate) fn run_due(worker: &Worker, now: f64) {
             due.args
         });
     }
-}
-
-/// What became of a coroutine that a script has.
-enum Look {
-    /// All have been looked at since something ran.
-    NoneLeft,
-    /// It is still suspended, or has been settled.
-    Waits,
-    /// It has ended without us.
-    Ended(u32),
 }
 
 impl Scheduler {
@@ -537,35 +531,6 @@ impl Scheduler {
             _ => {}
         }
         false
-    }
-
-    /// Looks at the next stray.
-    fn look(&mut self) -> Look {
-        if self.unseen == 0 {
-            return Look::NoneLeft;
-        }
-        self.unseen -= 1;
-        // From the back, so that taking one out moves none that has not been seen.
-        let Some(&id) = self.strays.get(self.unseen) else {
-            return Look::Waits;
-        };
-        let Some(task) = self.get(id) else {
-            return Look::Waits;
-        };
-        let is_settled = matches!(task.purpose, Purpose::Detached);
-        let waits = task.coroutine.as_ref().is_some_and(|c| c.is_suspended());
-        if !is_settled && waits {
-            return Look::Waits;
-        }
-        self.strays.swap_remove(self.unseen);
-        if let Some(task) = self.get_mut(id) {
-            task.is_stray = false;
-        }
-        if is_settled {
-            Look::Waits
-        } else {
-            Look::Ended(id)
-        }
     }
 
     /// Takes the purpose out of a task.

@@ -31,6 +31,7 @@ macro_rules! scripts {
 }
 
 scripts! {
+    every,
     helpers,
     json,
     requires,

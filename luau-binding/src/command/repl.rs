@@ -1,7 +1,7 @@
 //! `huki repl`: lines from standard input, run one after the other in one runtime.
 //!
-//! Sits beside the other commands; `repl.luau` is the loop itself, for which this file reads lines
-//! on a thread of its own, so that servers and tasks go on meanwhile.
+//! Sits beside the other commands; `repl.luau` is the loop itself, which waits for lines as any script
+//! does (`@huki/stdio`), so that servers and tasks go on meanwhile.
 //!
 //! Invariants
 //! - Globals stay from line to line; locals end with theirs.
@@ -11,11 +11,10 @@
 
 use super::run::{Stopped, drain_on_signal, with_environment};
 use hukilau::mlua::{self, Lua, Table};
-use hukilau::{Error, Options, Runtime, Waiter};
+use hukilau::{Error, Options, Runtime};
 use std::cell::Cell;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::rc::Rc;
-use std::sync::mpsc;
 
 /// Reads, runs and prints until standard input ends.
 pub(crate) fn repl(options: &Options) -> Result<u8, Error> {
@@ -49,17 +48,6 @@ pub(crate) fn repl(options: &Options) -> Result<u8, Error> {
 fn module(runtime: &Runtime, is_terminal: bool, is_done: Rc<Cell<bool>>) -> mlua::Result<Table> {
     let lua = runtime.lua();
     let module = lua.create_table()?;
-    let (ask, asked) = mpsc::channel::<Waiter>();
-    std::thread::Builder::new()
-        .name("lines".to_owned())
-        .spawn(move || read_lines(&asked))
-        .map_err(mlua::Error::external)?;
-    let read_line = runtime.waiting_function(move |_, (), waiter| {
-        // The thread ends with the input; a waiter that cannot be sent is dropped and says so.
-        ask.send(waiter)
-            .map_err(|_| mlua::Error::runtime("standard input is closed"))
-    })?;
-    module.raw_set("readLine", read_line)?;
     let prompt = lua.create_function(move |_, is_more: bool| {
         if is_terminal {
             print!("{}", if is_more { ">> " } else { "> " });
@@ -89,22 +77,6 @@ fn module(runtime: &Runtime, is_terminal: bool, is_done: Rc<Cell<bool>>) -> mlua
     })?;
     module.raw_set("done", done)?;
     Ok(module)
-}
-
-/// Answers each waiter with a line, and with nil at the end.
-fn read_lines(asked: &mpsc::Receiver<Waiter>) {
-    let mut lines = std::io::stdin().lock();
-    for waiter in asked {
-        let mut line = Vec::new();
-        match lines.read_until(b'\n', &mut line) {
-            Ok(0) => return waiter.resume(None::<bool>),
-            Ok(_) => {
-                let text = line.trim_ascii_end().to_vec();
-                waiter.resume_with(move |lua| lua.create_string(text));
-            }
-            Err(error) => waiter.fail(format!("cannot read standard input: {error}")),
-        }
-    }
 }
 
 /// A function for what was typed, as an expression if it is one; or the message, and whether more

@@ -185,7 +185,7 @@ pub(crate) fn cancel(worker: &Worker, stack: &mut Stack<'_>) -> Result<(), Raise
     let running = || Raise::from("cannot cancel a coroutine that is running");
     match stack.label_at(1) {
         None => Err(Raise::from(format!(
-            "argument #1 of task.cancel must be a coroutine, not {}",
+            "argument #1 of task.cancel must be a coroutine or a ticker, not {}",
             stack.type_name(1)
         ))),
         Some(None) => {

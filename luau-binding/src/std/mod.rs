@@ -4,11 +4,15 @@
 //! `types/huki/`.
 //!
 //! - `task.rs`     `@huki/task`
+//! - `every.rs`    `task.every`, and the object it returns
 //! - `process.rs`  `@huki/process`
 //! - `stdio.rs`    `@huki/stdio`, and the globals `print` and `warn`
+//! - `lines.rs`    the lines of standard input
 //!
 //! Not here: the network (`net/`), how modules are found (`require.rs`).
 
+pub(crate) mod every;
+pub(crate) mod lines;
 pub(crate) mod process;
 pub(crate) mod stdio;
 pub(crate) mod task;

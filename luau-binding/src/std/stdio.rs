@@ -4,12 +4,16 @@
 //!
 //! Invariants
 //! - `print` writes one whole line in one go, so that lines of several workers do not mix.
+//! - Writing waits for whoever reads: when a pipe is full the whole worker stands still until there is room. Output is
+//!   never dropped, never reordered and never held in memory without bound, and what was written before a crash is out.
+//!   A queue would trade one of these away; a reader that may stall belongs behind a file or a logger of its own.
 //!
-//! Not here: what the runtime itself reports (`runtime.rs`).
+//! Not here: standard input (`lines.rs`), what the runtime itself reports (`runtime.rs`).
 
+use super::lines;
 use crate::runtime::Worker;
 use crate::vm::{self, Outcome, Raise, Returns, Stack};
-use std::io::{BufRead, Write};
+use std::io::Write;
 use std::rc::Rc;
 
 /// Makes the module's table.
@@ -19,7 +23,7 @@ pub(crate) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
     module.raw_set("ewrite", vm::function(lua, worker, c"ewrite", ewrite)?)?;
     module.raw_set(
         "readLine",
-        vm::function(lua, worker, c"readLine", read_line)?,
+        vm::function(lua, worker, c"readLine", lines::read_line)?,
     )?;
     module.set_readonly(true);
     Ok(module)
@@ -86,26 +90,4 @@ fn written(function: &str, result: std::io::Result<()>) -> Outcome {
     result
         .map(|()| Returns::Values(0))
         .map_err(|error| Raise::from(format!("{function}: {error}")))
-}
-
-/// Waits for a line of standard input, and the whole worker with it: a tool for scripts that do
-/// nothing else meanwhile.
-fn read_line(stack: &mut Stack<'_>) -> Outcome {
-    let mut line = Vec::new();
-    let read = std::io::stdin()
-        .lock()
-        .read_until(b'\n', &mut line)
-        .map_err(|error| Raise::from(format!("stdio.readLine: {error}")))?;
-    if read == 0 {
-        stack.push_nil();
-        return Ok(Returns::Values(1));
-    }
-    if line.last() == Some(&b'\n') {
-        line.pop();
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
-    }
-    stack.push_string(&line);
-    Ok(Returns::Values(1))
 }

@@ -8,6 +8,7 @@
 //!
 //! Not here: what is due when (`scheduler.rs`).
 
+use super::every;
 use crate::runtime::Worker;
 use crate::scheduler::{self, When};
 use crate::vm::{self, Kind, Outcome, Raise, Returns, Stack};
@@ -19,11 +20,13 @@ const SECONDS_MAX: f64 = 1.0e11;
 
 /// Makes the module's table.
 pub(crate) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua::Table> {
+    every::install(lua, worker)?;
     let module = lua.create_table()?;
     module.raw_set("spawn", vm::function(lua, worker, c"spawn", spawn)?)?;
     module.raw_set("defer", vm::function(lua, worker, c"defer", defer)?)?;
     module.raw_set("delay", vm::function(lua, worker, c"delay", delay)?)?;
     module.raw_set("wait", vm::function(lua, worker, c"wait", wait)?)?;
+    module.raw_set("every", vm::function(lua, worker, c"every", every::every)?)?;
     module.raw_set("cancel", vm::function(lua, worker, c"cancel", cancel)?)?;
     module.set_readonly(true);
     Ok(module)
@@ -107,6 +110,9 @@ fn wait(stack: &mut Stack<'_>) -> Outcome {
 }
 
 fn cancel(stack: &mut Stack<'_>) -> Outcome {
+    if every::cancelled(stack)? {
+        return Ok(Returns::Values(0));
+    }
     let worker = stack.worker()?;
     scheduler::cancel(worker, stack)?;
     Ok(Returns::Values(0))

@@ -44,6 +44,8 @@ pub(crate) enum Tag {
     Events = 6,
     /// A value of a dialect's type.
     Wrapped = 7,
+    /// A function that is called at a rate.
+    Ticker = 8,
 }
 
 impl Tag {

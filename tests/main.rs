@@ -14,6 +14,7 @@
 //! - `loopback`   the reactor at both ends of a simulated network, by seeds
 //! - `reactor`    the whole reactor on a simulated network, by seeds
 //! - `sim`        a network made of a seed, and virtual time
+//! - `streams`    raw streams: both ends on a simulated network, by seeds
 //! - `tidy`       what no compiler checks: layers, sizes, headers, forbidden words
 //! - `tls`        TLS against curl, OpenSSL and rustls
 //! - `websocket`  tungstenite, and frames made by hand
@@ -48,6 +49,8 @@ mod neighbour;
 mod reactor;
 #[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod streams;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]

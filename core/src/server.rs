@@ -56,6 +56,15 @@ pub trait Handler<N: Net> {
     /// The peer's close frame, with its code and reason.
     fn on_closing(&mut self, _: &mut Reactor<N>, _: ConnKey, _: u16, _: &[u8]) {}
 
+    /// A listener of streams has taken one.
+    fn on_accepted(&mut self, _: &mut Reactor<N>, _: ConnKey, _: ListenerKey, _: Peer) {}
+
+    /// Bytes of a stream, as they came.
+    fn on_bytes(&mut self, _: &mut Reactor<N>, _: ConnKey, _: &[u8]) {}
+
+    /// The peer of a stream sends nothing more.
+    fn on_finished(&mut self, _: &mut Reactor<N>, _: ConnKey) {}
+
     /// There is room again after `Pressure::High`.
     fn on_writable(&mut self, _: &mut Reactor<N>, _: ConnKey) {}
 
@@ -85,6 +94,9 @@ pub fn dispatch<N: Net>(inbox: &Inbox, reactor: &mut Reactor<N>, handler: &mut i
             What::Message { kind, payload } => handler.on_message(reactor, conn, kind, payload),
             What::Pong { payload } => handler.on_pong(reactor, conn, payload),
             What::Closing { code, reason } => handler.on_closing(reactor, conn, code, reason),
+            What::Accepted { listener, peer } => handler.on_accepted(reactor, conn, listener, peer),
+            What::Bytes { bytes } => handler.on_bytes(reactor, conn, bytes),
+            What::Finished => handler.on_finished(reactor, conn),
             What::Writable => handler.on_writable(reactor, conn),
             What::Closed { cause } => handler.on_closed(reactor, conn, cause),
         }

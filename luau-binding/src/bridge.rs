@@ -147,6 +147,8 @@ pub(crate) fn deliver(worker: &Worker, completion: Completion<'_>) {
         What::Pong { .. } => {}
         // Answers come to connections that were opened by us, and scripts cannot open any yet.
         What::Connected { .. } | What::Response { .. } => {}
+        // Nor do they listen for streams.
+        What::Accepted { .. } | What::Bytes { .. } | What::Finished => {}
         What::Closed { cause } => close(worker, conn, cause),
     }
 }

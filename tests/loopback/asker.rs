@@ -182,7 +182,8 @@ impl Asker {
                 );
                 *self.causes.entry(cause.name().to_owned()).or_default() += 1;
             }
-            What::Request { .. } => panic!("{conn}: {what:?}"),
+            What::Request { .. } | What::Accepted { .. } => panic!("{conn}: {what:?}"),
+            What::Bytes { .. } | What::Finished => panic!("{conn}: {what:?}"),
         }
         if cuts && !client.closed {
             client.terminated = true;

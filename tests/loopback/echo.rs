@@ -89,6 +89,9 @@ impl Echo {
             }
             What::Open | What::Closing { .. } | What::Writable | What::Pong { .. } => Ok(()),
             What::Connected { .. } | What::Response { .. } => panic!("{conn}: {what:?}"),
+            What::Accepted { .. } | What::Bytes { .. } | What::Finished => {
+                panic!("{conn}: no stream")
+            }
         };
         assert!(
             matches!(outcome, Ok(()) | Err(Misuse::Gone | Misuse::Closing)),

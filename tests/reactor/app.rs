@@ -131,6 +131,9 @@ impl App {
             What::Connected { .. } | What::Response { .. } => {
                 panic!("{conn}: an answer, and nothing was asked")
             }
+            What::Accepted { .. } | What::Bytes { .. } | What::Finished => {
+                panic!("{conn}: no stream")
+            }
             What::Body { exchange, bytes } => {
                 assert!(!bytes.is_empty(), "{conn}: an empty piece");
                 newest(known, *exchange).body.extend_from_slice(bytes);

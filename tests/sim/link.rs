@@ -495,7 +495,9 @@ impl World {
             // It was closed meanwhile.
             Stage::Waiting | Stage::Refused | Stage::Open | Stage::Closed => return,
         }
-        self.raise(id, refused, true);
+        // An accepting end that speaks first may have been faster than the news.
+        let readable = refused || self.links[id.0].is_readable();
+        self.raise(id, readable, true);
         if !refused {
             self.run_script(id);
         }

@@ -95,6 +95,9 @@ fn answer(
         | What::Open
         | What::Pong { .. }
         | What::Closing { .. }
+        | What::Accepted { .. }
+        | What::Bytes { .. }
+        | What::Finished
         | What::Writable => Ok(()),
         What::Closed { .. } => Ok(()),
     }

@@ -23,7 +23,7 @@ use crate::limits::Limits;
 #[cfg(feature = "tls")]
 use crate::reactor::DialTls;
 use crate::reactor::conns::ConnKey;
-use crate::reactor::{Destination, DialConfig, Host as DialHost, Reactor};
+use crate::reactor::{Destination, DialConfig, Host as DialHost, Protocol, Reactor};
 use crate::transport::Net;
 #[cfg(feature = "tls")]
 use crate::transport::tls::{ClientTls, ClientTlsOptions};
@@ -167,6 +167,7 @@ impl Client {
             limits: Some(limits),
             resolve_timeout: timeouts.resolve,
             connect_timeout: timeouts.connect,
+            protocol: Protocol::Http,
             // Through a tunnel, TLS begins behind it.
             #[cfg(feature = "tls")]
             tls: dial_tls(route),

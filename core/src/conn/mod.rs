@@ -20,11 +20,13 @@ pub mod client;
 mod pipeline;
 mod response;
 mod server;
+mod stream;
 pub mod websocket;
 
 pub use client::{Ask, AskBody, ClientConn, OPENING_ENTROPY_BYTES, WsOpening};
 pub use response::{Response, SharedDate};
 pub use server::{Accepted, ServerConn, ServerSettings};
+pub use stream::StreamConn;
 pub use websocket::{Backpressure, Overflow, Publication, WsConn, WsSettings};
 
 /// Why a WebSocket handshake fails.
@@ -107,6 +109,13 @@ pub enum Event {
         /// UTF-8, at most 123 bytes.
         reason: Payload,
     },
+    /// Bytes of a stream, as they came.
+    Bytes {
+        /// At least one byte.
+        payload: Payload,
+    },
+    /// The peer of a stream has finished: it sends nothing more, and may go on receiving.
+    Finished,
 }
 
 const _: () = assert!(size_of::<Event>() <= 24);
@@ -263,6 +272,8 @@ pub enum Driver {
     Client(Box<ClientConn>),
     /// A WebSocket, at either end.
     WebSocket(WsConn),
+    /// Bytes without a protocol of ours, at either end.
+    Stream(StreamConn),
 }
 
 impl Driver {
@@ -288,6 +299,7 @@ impl Driver {
             Self::Server(server) => server.receive(segment, now, log, out),
             Self::Client(client) => client.receive(segment, now, log, out),
             Self::WebSocket(websocket) => websocket.receive(segment, now, log, out),
+            Self::Stream(stream) => Ok(stream.receive(segment, log)),
         }
     }
 
@@ -312,6 +324,10 @@ impl Driver {
                 websocket.receive_eof(now, log);
                 Ok(())
             }
+            Self::Stream(stream) => {
+                stream.receive_eof(truncated, log);
+                Ok(())
+            }
         }
     }
 
@@ -327,6 +343,7 @@ impl Driver {
             Self::Server(server) => server.handle_deadline(now, out),
             Self::Client(client) => client.handle_deadline(now),
             Self::WebSocket(websocket) => websocket.handle_deadline(now, log, out),
+            Self::Stream(_) => None,
         }
     }
 
@@ -334,7 +351,7 @@ impl Driver {
     /// the appetite is `Conclude`.
     pub fn conclude(&mut self, now: Instant, out: &mut SendBuffer) {
         match self {
-            Self::Server(_) | Self::Client(_) => {}
+            Self::Server(_) | Self::Client(_) | Self::Stream(_) => {}
             Self::WebSocket(websocket) => websocket.conclude(now, out),
         }
     }
@@ -345,6 +362,7 @@ impl Driver {
             Self::Server(server) => server.appetite(),
             Self::Client(client) => client.appetite(),
             Self::WebSocket(websocket) => websocket.appetite(),
+            Self::Stream(stream) => stream.appetite(),
         }
     }
 
@@ -354,6 +372,8 @@ impl Driver {
             Self::Server(server) => server.deadline(),
             Self::Client(client) => client.deadline(),
             Self::WebSocket(websocket) => websocket.deadline(),
+            // How long silence may last is for the application to say.
+            Self::Stream(_) => None,
         }
     }
 }
@@ -420,11 +440,13 @@ pub enum Misuse {
     TooManyConnections,
     /// The limits of a new connection contradict each other.
     Limits,
-    /// The connection still speaks HTTP.
+    /// The connection speaks something else.
     NotAWebSocket,
+    /// The connection speaks a protocol of ours.
+    NotAStream,
     /// The connection, or the exchange, is no upgrade to WebSocket.
     NotAnUpgrade,
-    /// We have begun to close: nothing may be sent behind a close frame.
+    /// We have begun to close, or have finished: nothing may be sent behind that.
     Closing,
     /// The status lies outside 200 to 599.
     InvalidStatus,
@@ -456,8 +478,9 @@ impl core::fmt::Display for Misuse {
             Self::TooManyConnections => "too many connections",
             Self::Limits => "the limits contradict each other",
             Self::NotAWebSocket => "the connection is not a WebSocket",
+            Self::NotAStream => "the connection is not a raw stream",
             Self::NotAnUpgrade => "the request does not ask for a WebSocket",
-            Self::Closing => "the WebSocket is closing",
+            Self::Closing => "our side is closing",
             Self::InvalidStatus => "the status must lie between 200 and 599",
             Self::InvalidField => "a header has an invalid name or value",
             Self::InvalidClose => "the close code or reason may not be sent",

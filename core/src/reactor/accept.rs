@@ -11,12 +11,12 @@
 
 use super::drive::Connection;
 use super::inbox::Inbox;
-use super::{ListenerKey, Reactor};
+use super::{ListenerKey, Protocol, Reactor};
 use crate::buffer::SendBuffer;
-use crate::conn::{Driver, ServerConn, ServerSettings};
+use crate::conn::{Driver, ServerConn, ServerSettings, StreamConn};
 #[cfg(feature = "tls")]
 use crate::transport::tls::{ServerTls, TlsStream};
-use crate::transport::{Net, Peer, Transport};
+use crate::transport::{Net, Transport};
 use std::io;
 use std::rc::Rc;
 #[cfg(feature = "tls")]
@@ -32,10 +32,13 @@ pub(super) struct Listener<L> {
     pub(super) key: ListenerKey,
     pub(super) socket: L,
     pub(super) settings: Rc<ServerSettings>,
+    pub(super) protocol: Protocol,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Arc<ServerTls>>,
     /// Connections may wait: said by an event, unsaid by `WouldBlock`.
     pub(super) waiting: bool,
+    /// The application wants none for now.
+    pub(super) held: bool,
     /// Connections that it accepted and that are still there.
     pub(super) open: u32,
     /// No accept before this time.
@@ -45,7 +48,15 @@ pub(super) struct Listener<L> {
 impl<L> Listener<L> {
     /// Whether connections wait, and it may have one more.
     fn may_accept(&self) -> bool {
-        self.waiting && self.open < self.settings.limits.connections_max
+        self.waiting && !self.held && self.open < self.settings.limits.connections_max
+    }
+
+    /// What drives a connection that it has accepted at `now`.
+    fn driver(&self, now: Instant) -> Driver {
+        match self.protocol {
+            Protocol::Http => Driver::Server(ServerConn::new(Rc::clone(&self.settings), now)),
+            Protocol::Stream => Driver::Stream(StreamConn::new()),
+        }
     }
 
     /// A connection that it has accepted, with TLS if it speaks that.
@@ -108,10 +119,14 @@ impl<N: Net> Reactor<N> {
         listener.rests_until = None;
         match self.net.accept(&mut listener.socket) {
             Ok((socket, peer)) => {
-                let settings = Rc::clone(&listener.settings);
-                let key = listener.key;
+                let limits = Rc::clone(&listener.settings.limits);
+                let (key, driver) = (listener.key, listener.driver(self.now));
                 let admitted = match listener.wrap(socket) {
-                    Ok(transport) => self.admit(transport, peer, settings, key),
+                    Ok(transport) => {
+                        let out = SendBuffer::new(&self.pool);
+                        let conn = Connection::new(transport, driver, out, limits, key, peer);
+                        self.admit(conn)
+                    }
                     Err((socket, error)) => {
                         self.net.close(socket, true);
                         Err(error)
@@ -138,18 +153,10 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    pub(super) fn admit(
-        &mut self,
-        transport: Transport<N::Socket>,
-        peer: Peer,
-        settings: Rc<ServerSettings>,
-        listener: ListenerKey,
-    ) -> io::Result<()> {
-        let out = SendBuffer::new(&self.pool);
-        let limits = Rc::clone(&settings.limits);
-        let driver = Driver::Server(ServerConn::new(settings, self.now));
-        let mut conn = Connection::new(transport, driver, out, limits, listener, peer);
+    fn admit(&mut self, mut conn: Connection<N::Socket>) -> io::Result<()> {
         conn.begin_handshake(self.now);
+        // A server's connection is told by its first request.
+        conn.connecting = conn.is_stream();
         let key = match self.conns.insert(conn) {
             Ok(key) => key,
             // The caller has asked; a full table takes nothing.
@@ -169,6 +176,9 @@ impl<N: Net> Reactor<N> {
                 conn.transport.close(&mut self.net, true);
             }
             return Err(error);
+        }
+        if conn.connecting {
+            self.touch(key);
         }
         self.schedule(key);
         Ok(())

@@ -21,6 +21,7 @@
 //! Not here: who looks names up (`transport/`), what is said on the connection (`outbound.rs`).
 
 use super::inbox::{Cause, ConnectError};
+use super::stream::Protocol;
 use crate::conn::Deadline;
 use crate::limits::Limits;
 #[cfg(feature = "tls")]
@@ -94,6 +95,8 @@ pub struct DialTls {
 pub struct DialConfig {
     /// The bounds of the connection, where they differ from the reactor's.
     pub limits: Option<Rc<Limits>>,
+    /// What is spoken. Default HTTP.
+    pub protocol: Protocol,
     /// Time for the name. Default 10 s. Then `Deadline::Resolve`.
     pub resolve_timeout: Duration,
     /// Time for all addresses together, once they are known. Default 10 s. Then
@@ -109,6 +112,7 @@ impl Default for DialConfig {
     fn default() -> Self {
         Self {
             limits: None,
+            protocol: Protocol::Http,
             resolve_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             #[cfg(feature = "tls")]
@@ -121,6 +125,7 @@ impl Default for DialConfig {
 #[derive(Debug)]
 pub(super) struct Dial<S> {
     pub(super) limits: Rc<Limits>,
+    pub(super) protocol: Protocol,
     stage: Stage<S>,
     connect_timeout: Duration,
     #[cfg(feature = "tls")]
@@ -173,6 +178,7 @@ impl<S> Dial<S> {
     ) -> Self {
         Self {
             limits,
+            protocol: config.protocol,
             stage: Stage::Begun(to.clone()),
             connect_timeout: config.connect_timeout,
             #[cfg(feature = "tls")]

@@ -19,7 +19,7 @@
 //! - At most one read per call, so no peer holds the turn.
 //!
 //! Not here: whose turn it is, timers, accepting (`mod.rs`); when senders stop and go on
-//! (`pressure.rs`).
+//! (`pressure.rs`); how its driver changes (`switch.rs`); what is peculiar to streams (`stream.rs`).
 
 use super::ListenerKey;
 use super::conns::ConnKey;
@@ -27,7 +27,7 @@ use super::inbox::{Cause, Inbox};
 use super::pressure::Pressed;
 use crate::buffer::{PooledBuf, SendBuffer};
 use crate::conn::client::Ending;
-use crate::conn::{Appetite, Deadline, Driver, WsConn};
+use crate::conn::{Appetite, Deadline, Driver};
 use crate::limits::Limits;
 use crate::transport::{Net, Peer, ReadOutcome, TlsError, TlsErrorKind, Transport, WriteOutcome};
 use crate::ws::close_code;
@@ -56,12 +56,12 @@ pub(super) struct Connection<S> {
     pub(super) listener: ListenerKey,
     pub(super) peer: Peer,
     /// Input that the driver could not consume yet.
-    spill: Option<PooledBuf>,
+    pub(super) spill: Option<PooledBuf>,
     /// Why it will have ended, once known.
     pub(super) cause: Option<Cause>,
     /// When the TLS handshake must be done, when unsent bytes must have moved or, lingering, when
     /// the peer must have finished.
-    own_deadline: Option<Instant>,
+    pub(super) own_deadline: Option<Instant>,
     pub(super) phase: Phase,
     /// A read may succeed: said by an event, unsaid by a read.
     readable: bool,
@@ -73,21 +73,21 @@ pub(super) struct Connection<S> {
     pub(super) eof: bool,
     eof_told: bool,
     /// That end came without the word that TLS has for it.
-    truncated: bool,
+    pub(super) truncated: bool,
     /// The spill was left by a pausing driver, not for want of bytes.
-    stalled: bool,
+    pub(super) stalled: bool,
     /// The application does not want input.
     pub(super) held: bool,
     /// What `Pressure::High` was answered to, and so when `Writable` is owed.
     pub(super) pressed: Pressed,
     /// The driver became a WebSocket, so `Open` is owed.
-    opened: bool,
-    /// `Connected` is owed when TLS is agreed on.
+    pub(super) opened: bool,
+    /// `Connected` or `Accepted` is owed, when TLS is agreed on.
     pub(super) connecting: bool,
     /// A completion has been delivered, or the application knows the key, so `Closed` is owed.
     pub(super) announced: bool,
     /// Nothing can be written any more; what the peer said before may still be read.
-    unwritable: bool,
+    pub(super) unwritable: bool,
     /// It ends at the next settling, unsent bytes and all.
     pub(super) cut: bool,
     /// A drain has begun, and it says goodbye after its next read.
@@ -202,11 +202,17 @@ impl<S> Connection<S> {
         matches!(self.driver, Driver::Client(_))
     }
 
+    /// Whether how it failed is worth telling, and what the peer said before worth reading.
+    fn is_heard_out(&self) -> bool {
+        matches!(self.driver, Driver::Client(_) | Driver::Stream(_))
+    }
+
     /// Whether so much waits for the peer that it is not read, so that it cannot make us owe it
     /// more. Not where we are the client: two ends that both wait to be read first, an echo and
-    /// who talks to it, would wait for ever.
+    /// who talks to it, would wait for ever. Nor a stream, on which we owe nothing for what we read.
     fn is_swamped(&self) -> bool {
-        self.listener != ListenerKey::NONE && self.out.len() > self.limits.out_bytes_high as usize
+        let owes = self.listener != ListenerKey::NONE && !matches!(self.driver, Driver::Stream(_));
+        owes && self.out.len() > self.limits.out_bytes_high as usize
     }
 
     /// Whether there is something to flush or to close.
@@ -214,7 +220,8 @@ impl<S> Connection<S> {
         let appetite = self.driver.appetite();
         let is_leaving = matches!(appetite, Appetite::Conclude | Appetite::Close);
         let has_unsent = !self.out.is_empty() || self.transport.has_unsent();
-        has_unsent || self.cut || (self.phase == Phase::Open && is_leaving)
+        let is_open = self.phase == Phase::Open;
+        has_unsent || self.cut || (is_open && (is_leaving || self.owes_word()))
     }
 
     /// Bytes of the area that [`receive`](Self::receive) needs.
@@ -253,10 +260,8 @@ impl<S> Connection<S> {
         }
         if was_handshaking && !self.transport.is_handshaking() {
             self.own_deadline = None;
-            if core::mem::take(&mut self.connecting) {
-                cx.inbox.deliver_connected(key, self.peer);
-            }
         }
+        self.arrive(key, cx.inbox);
         let seen = cx.inbox.log.events().len();
         let segment = &mut cx.inbox.area[base..base + filled];
         match self
@@ -282,6 +287,7 @@ impl<S> Connection<S> {
             if let Err(violation) = told {
                 self.blame(Cause::Violation(violation));
             }
+            self.doubt_end();
         }
         if cx.inbox.deliver(key, self.listener, base, seen) {
             self.announced = true;
@@ -317,6 +323,7 @@ impl<S> Connection<S> {
                 self.readable = false;
                 self.eof = true;
                 self.truncated = matches!(outcome, ReadOutcome::Truncated);
+                self.cut |= self.unwritable && !self.is_client();
                 0
             }
             ReadOutcome::Failed(error) => {
@@ -341,20 +348,25 @@ impl<S> Connection<S> {
         if self.phase == Phase::Open && self.driver.appetite() == Appetite::Conclude {
             self.driver.conclude(cx.now, &mut self.out);
         }
-        self.flush(cx);
+        self.flush(cx.net, cx.now);
         // Each round sends, finds the socket full, or leaves nothing held.
         while self.release_held() {
-            self.flush(cx);
+            self.flush(cx.net, cx.now);
         }
+        self.shut(cx);
+        self.arrive(key, cx.inbox);
         if self.phase == Phase::Open && self.driver.appetite() == Appetite::Close {
             self.phase = Phase::Finishing;
             self.spill = None;
+            if !self.out.is_empty() && self.own_deadline.is_none() {
+                self.own_deadline = cx.now.checked_add(self.limits.write_timeout);
+            }
         }
         if self.phase == Phase::Finishing && self.out.is_empty() && self.transport.begin_close() {
             // It has ended well by now, even if the peer has gone without waiting for our end.
             let cause = self.cause.take().unwrap_or_else(|| self.quiet_cause());
             self.cause = Some(cause);
-            self.flush(cx);
+            self.flush(cx.net, cx.now);
         }
         if self.opened {
             self.opened = false;
@@ -382,33 +394,35 @@ impl<S> Connection<S> {
         }
     }
 
-    fn flush<N: Net<Socket = S>>(&mut self, cx: &mut Context<'_, N>) {
+    pub(super) fn flush<N: Net<Socket = S>>(&mut self, net: &mut N, now: Instant) {
         let has_unsent = !self.out.is_empty() || self.transport.has_unsent();
         if !has_unsent || !self.writable || self.cut {
             return;
         }
         let is_handshaking = self.transport.is_handshaking();
-        match self.transport.write(cx.net, &mut self.out) {
+        match self.transport.write(net, &mut self.out) {
             // The deadline is the handshake's.
             WriteOutcome::Flushed | WriteOutcome::Handshaking if is_handshaking => {}
             WriteOutcome::Blocked { .. } if is_handshaking => self.writable = false,
             WriteOutcome::Flushed | WriteOutcome::Handshaking => {
                 self.own_deadline = None;
                 if let Driver::Client(client) = &mut self.driver {
-                    client.note_sent(cx.now);
+                    client.note_sent(now);
                 }
             }
             WriteOutcome::Blocked { progressed } => {
                 self.writable = false;
-                if progressed || self.own_deadline.is_none() {
-                    self.own_deadline = cx.now.checked_add(self.limits.write_timeout);
+                // How long the peer of a stream may leave us waiting is for the application to say.
+                let is_patient = self.phase == Phase::Open && self.is_stream();
+                if (progressed || self.own_deadline.is_none()) && !is_patient {
+                    self.own_deadline = now.checked_add(self.limits.write_timeout);
                 }
             }
-            WriteOutcome::Failed(error) if self.is_client() => {
+            WriteOutcome::Failed(error) if self.is_heard_out() => {
                 // A server may respond, with 413 say, and leave: that is here to be read.
                 self.cause.get_or_insert(Cause::Io(error));
                 self.out.clear();
-                self.own_deadline = cx.now.checked_add(self.limits.write_timeout);
+                self.own_deadline = now.checked_add(self.limits.write_timeout);
                 (self.unwritable, self.writable) = (true, false);
                 (self.readable, self.hung_up) = (true, true);
             }
@@ -440,7 +454,7 @@ impl<S> Connection<S> {
     fn quiet_cause(&self) -> Cause {
         match &self.driver {
             Driver::WebSocket(websocket) if websocket.peer_close().is_none() => Cause::PeerGone,
-            Driver::WebSocket(_) | Driver::Server(_) => Cause::Agreed,
+            Driver::WebSocket(_) | Driver::Server(_) | Driver::Stream(_) => Cause::Agreed,
             Driver::Client(client) => match client.ending() {
                 Ending::Agreed => Cause::Agreed,
                 Ending::PeerGone => Cause::PeerGone,
@@ -508,6 +522,8 @@ impl<S> Connection<S> {
             Driver::Server(_) if self.parting => {}
             Driver::Server(server) => server.begin_drain(),
             Driver::Client(client) => client.begin_drain(),
+            // Its goodbye is the application's, which has the grace for it.
+            Driver::Stream(_) => self.parting = false,
             Driver::WebSocket(websocket) => {
                 let (code, reason) = (close_code::GOING_AWAY, b"server is shutting down");
                 // One that is closing already needs no second word.
@@ -541,7 +557,7 @@ impl<S> Connection<S> {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
         match error.kind() {
             // Who asked something wants to know how it failed.
-            _ if self.is_client() => self.cut(Cause::Io(error)),
+            _ if self.is_heard_out() => self.cut(Cause::Io(error)),
             BrokenPipe | ConnectionAborted | ConnectionReset => self.cut(Cause::PeerGone),
             _ => self.cut(Cause::Io(error)),
         }
@@ -555,39 +571,9 @@ impl<S> Connection<S> {
         self.phase = Phase::Finishing;
         self.spill = None;
         self.out.clear();
-        if error.kind() == TlsErrorKind::PlainHttp {
+        if error.kind() == TlsErrorKind::PlainHttp && !self.is_stream() {
             self.out.append(Driver::PLAIN_HTTP_REFUSAL);
         }
         self.cause.get_or_insert(Cause::Tls(Box::new(error)));
-    }
-
-    /// If an upgrade was accepted and everything asked before it is answered, the driver becomes a
-    /// WebSocket.
-    pub(super) fn switch(&mut self, now: Instant) {
-        if let Driver::Server(server) = &mut self.driver
-            && let Some(accepted) = server.take_accepted()
-        {
-            // A server masks nothing, so its connections need no seed.
-            let websocket = WsConn::new(accepted.settings, now, 0);
-            self.driver = Driver::WebSocket(match accepted.deflate {
-                Some(params) => websocket.with_deflate(params),
-                None => websocket,
-            });
-            self.opened = true;
-            self.stalled = self.spill.is_some();
-        }
-    }
-
-    /// If the server has agreed to a WebSocket, that takes the driver's place; whether it does.
-    fn become_websocket(&mut self, now: Instant) -> bool {
-        let Driver::Client(client) = &mut self.driver else {
-            return false;
-        };
-        let Some(opened) = client.take_opened() else {
-            return false;
-        };
-        self.driver = Driver::WebSocket(opened.into_websocket(now));
-        self.stalled = self.spill.is_some();
-        true
     }
 }

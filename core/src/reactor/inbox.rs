@@ -55,6 +55,8 @@ enum Fact {
     },
     /// Index of the peer.
     Connected(u32),
+    /// Likewise, and where it was accepted.
+    Accepted(u32, ListenerKey),
     Open,
     Writable,
     /// Index of the cause.
@@ -113,6 +115,10 @@ impl Inbox {
                     .get(peer as usize)
                     .map(|peer| What::Connected { peer: *peer });
             }
+            Fact::Accepted(peer, listener) => {
+                let peer = *self.peers.get(peer as usize)?;
+                return Some(What::Accepted { listener, peer });
+            }
             Fact::Open => return Some(What::Open),
             Fact::Writable => return Some(What::Writable),
             Fact::Closed(cause) => {
@@ -151,6 +157,10 @@ impl Inbox {
                 code,
                 reason: self.log.payload(reason, segment),
             },
+            Event::Bytes { payload } => What::Bytes {
+                bytes: self.log.payload(payload, segment),
+            },
+            Event::Finished => What::Finished,
         })
     }
 
@@ -195,6 +205,16 @@ impl Inbox {
             conn,
             base: 0,
             fact: Fact::Connected(index),
+        });
+    }
+
+    pub(super) fn deliver_accepted(&mut self, conn: ConnKey, listener: ListenerKey, peer: Peer) {
+        let index = u32::try_from(self.peers.len()).unwrap_or(u32::MAX);
+        self.peers.push(peer);
+        self.entries.push(Entry {
+            conn,
+            base: 0,
+            fact: Fact::Accepted(index, listener),
         });
     }
 
@@ -251,11 +271,27 @@ pub enum What<'a> {
         /// Where its connection was accepted.
         listener: ListenerKey,
     },
-    /// A connection that was dialled has been made: it may be used.
+    /// A connection that was dialled has been made, or the TLS that was begun on a stream is agreed
+    /// on: it may be used.
     Connected {
         /// The address that took it.
         peer: Peer,
     },
+    /// A stream was accepted, and TLS, if its listener speaks that, is agreed on.
+    Accepted {
+        /// By whom.
+        listener: ListenerKey,
+        /// Who connected.
+        peer: Peer,
+    },
+    /// Bytes of a stream arrived.
+    Bytes {
+        /// At least one.
+        bytes: &'a [u8],
+    },
+    /// The peer of a stream sends nothing more, and may go on receiving. `Closed` follows when our
+    /// side has [finished](super::Reactor::finish_stream), too.
+    Finished,
     /// A response's head arrived. `Body` and `End` follow if it [has a
     /// body](http1::Response::has_body).
     Response {
@@ -330,6 +366,9 @@ pub enum Cause {
     /// The peer is not who it should be, or does not speak TLS as it should. Boxed: most
     /// connections never have one.
     Tls(Box<TlsError>),
+    /// The peer of a stream left without the word that TLS has for it: someone may have cut off the
+    /// rest.
+    Truncated,
     /// More than `Limits::out_bytes_max` bytes waited for a peer that does not read.
     TooSlow,
     /// The application cut it.
@@ -371,6 +410,7 @@ impl Cause {
             Self::TimedOut(_) => "timed_out",
             Self::Io(_) => "io",
             Self::Tls(_) => "tls",
+            Self::Truncated => "truncated",
             Self::TooSlow => "too_slow",
             Self::Terminated => "terminated",
             Self::Shutdown => "shutdown",
@@ -390,6 +430,7 @@ impl fmt::Display for Cause {
             Self::TimedOut(deadline) => write!(f, "the {deadline:?} deadline passed"),
             Self::Io(error) => write!(f, "the connection failed: {error}"),
             Self::Tls(error) => write!(f, "TLS failed: {error}"),
+            Self::Truncated => f.write_str("cut short: the peer left without a word of TLS"),
             Self::TooSlow => f.write_str("the peer does not read what is sent"),
             Self::Terminated => f.write_str("terminated"),
             Self::Shutdown => f.write_str("cut at the end of a drain"),

@@ -9,7 +9,9 @@
 //! - `dial.rs`     a connection before it is one: names, addresses, the race
 //! - `outbound.rs` connections that we open, and what is asked on them
 //! - `accept.rs`   listeners, and how their connections become ours
+//! - `stream.rs`   connections without a protocol of ours
 //! - `conns.rs`    keys and the connection table
+//! - `switch.rs`   HTTP that becomes a WebSocket
 //! - `pressure.rs` when to stop sending, and when to go on
 //! - `timer.rs`    deadlines
 //! - `mailbox.rs`  mail from other threads
@@ -33,12 +35,17 @@ mod ops;
 mod outbound;
 mod pressure;
 mod publish;
+mod stream;
+mod switch;
 pub mod timer;
 
 #[cfg(feature = "tls")]
 pub use dial::DialTls;
 pub use dial::{Destination, DialConfig, Host};
 pub use ops::Accept;
+pub use stream::Protocol;
+#[cfg(feature = "tls")]
+pub use stream::StreamTls;
 
 use crate::buffer::BufferPool;
 use crate::conn::SharedDate;
@@ -76,6 +83,8 @@ impl ListenerKey {
 pub struct ServerConfig {
     /// The bounds of its connections, where they differ from the reactor's.
     pub limits: Option<Limits>,
+    /// What is spoken. Default HTTP, to which alone the next two apply.
+    pub protocol: Protocol,
     /// Deliver a body whole, as one `Body` completion of at most `Limits::body_bytes_max`, rather
     /// than piece by piece. Default true.
     pub collect_bodies: bool,
@@ -90,6 +99,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             limits: None,
+            protocol: Protocol::Http,
             collect_bodies: true,
             websocket: false,
             #[cfg(feature = "tls")]

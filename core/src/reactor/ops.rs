@@ -65,9 +65,11 @@ impl<N: Net> Reactor<N> {
             key,
             socket,
             settings,
+            protocol: config.protocol,
             #[cfg(feature = "tls")]
             tls: config.tls,
             waiting: false,
+            held: false,
             open: 0,
             rests_until: None,
         });
@@ -182,7 +184,7 @@ impl<N: Net> Reactor<N> {
         let connection = self.conns.get(conn);
         connection.is_some_and(|connection| match &connection.driver {
             Driver::Server(server) => server.sends_body(exchange),
-            Driver::Client(_) | Driver::WebSocket(_) => false,
+            Driver::Client(_) | Driver::WebSocket(_) | Driver::Stream(_) => false,
         })
     }
 
@@ -268,7 +270,7 @@ impl<N: Net> Reactor<N> {
         let is_roomy = connection.waiting_bytes() <= connection.limits.out_bytes_max as usize;
         match &connection.driver {
             Driver::WebSocket(websocket) => is_open && is_roomy && websocket.accepts_messages(),
-            Driver::Server(_) | Driver::Client(_) => false,
+            Driver::Server(_) | Driver::Client(_) | Driver::Stream(_) => false,
         }
     }
 
@@ -391,7 +393,7 @@ impl<N: Net> Reactor<N> {
         let connection = self.roomy_conn(conn)?;
         let server = match &mut connection.driver {
             Driver::Server(server) => server,
-            Driver::Client(_) => return Err(Misuse::WrongRole),
+            Driver::Client(_) | Driver::Stream(_) => return Err(Misuse::WrongRole),
             Driver::WebSocket(_) => return Err(Misuse::AlreadyAnswered),
         };
         write(server, &mut connection.out, now)?;
@@ -435,7 +437,7 @@ impl<N: Net> Reactor<N> {
 fn websocket(driver: &mut Driver) -> Result<&mut WsConn, Misuse> {
     match driver {
         Driver::WebSocket(websocket) => Ok(websocket),
-        Driver::Server(_) | Driver::Client(_) => Err(Misuse::NotAWebSocket),
+        Driver::Server(_) | Driver::Client(_) | Driver::Stream(_) => Err(Misuse::NotAWebSocket),
     }
 }
 

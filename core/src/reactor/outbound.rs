@@ -16,10 +16,11 @@ use super::conns::ConnKey;
 use super::dial::{Destination, Dial, DialConfig, Progress};
 use super::drive::Connection;
 use super::inbox::{Cause, Inbox};
-use super::{ListenerKey, Reactor};
+use super::{ListenerKey, Protocol, Reactor};
 use crate::buffer::SendBuffer;
 use crate::conn::{
-    Ask, ClientConn, Driver, Exchange, Misuse, OPENING_ENTROPY_BYTES, Pressure, WsOpening,
+    Ask, ClientConn, Driver, Exchange, Misuse, OPENING_ENTROPY_BYTES, Pressure, StreamConn,
+    WsOpening,
 };
 #[cfg(feature = "tls")]
 use crate::transport::tls::{ClientTls, TlsStream};
@@ -253,10 +254,16 @@ impl<N: Net> Reactor<N> {
         };
         #[cfg(not(feature = "tls"))]
         let transport = Transport::Plain(socket);
-        let driver = ClientConn::new(Rc::clone(&dial.limits), self.now);
+        let driver = match dial.protocol {
+            Protocol::Http => {
+                let client = ClientConn::new(Rc::clone(&dial.limits), self.now);
+                Driver::Client(Box::new(client))
+            }
+            Protocol::Stream => Driver::Stream(StreamConn::new()),
+        };
         let mut conn = Connection::new(
             transport,
-            Driver::Client(Box::new(driver)),
+            driver,
             SendBuffer::new(&self.pool),
             dial.limits,
             ListenerKey::NONE,
@@ -281,6 +288,6 @@ impl<N: Net> Reactor<N> {
 fn client(driver: &mut Driver) -> Result<&mut ClientConn, Misuse> {
     match driver {
         Driver::Client(client) => Ok(client),
-        Driver::Server(_) | Driver::WebSocket(_) => Err(Misuse::WrongRole),
+        Driver::Server(_) | Driver::WebSocket(_) | Driver::Stream(_) => Err(Misuse::WrongRole),
     }
 }

@@ -74,7 +74,7 @@ impl<S> Connection<S> {
     pub(super) fn front(&self) -> Option<Exchange> {
         match &self.driver {
             Driver::Server(server) => Some(server.front()),
-            Driver::Client(_) | Driver::WebSocket(_) => None,
+            Driver::Client(_) | Driver::WebSocket(_) | Driver::Stream(_) => None,
         }
     }
 
@@ -82,7 +82,7 @@ impl<S> Connection<S> {
     pub(super) fn waiting_bytes(&self) -> usize {
         let held = match &self.driver {
             Driver::Server(server) => server.held_bytes(),
-            Driver::Client(_) | Driver::WebSocket(_) => 0,
+            Driver::Client(_) | Driver::WebSocket(_) | Driver::Stream(_) => 0,
         };
         self.out.len() + held
     }

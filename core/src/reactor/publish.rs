@@ -178,6 +178,7 @@ impl<S> Connection<S> {
                 self.phase == Phase::Open && websocket.accepts_messages()
             }
             Driver::Server(_) | Driver::Client(_) => true,
+            Driver::Stream(_) => false,
         }
     }
 

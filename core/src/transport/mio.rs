@@ -257,6 +257,22 @@ impl Net for MioNet {
         }
     }
 
+    fn local_address(&self, socket: &MioSocket) -> io::Result<Peer> {
+        match &socket.0 {
+            Stream::Tcp(stream) => stream.local_addr().map(Peer::Ip),
+            #[cfg(unix)]
+            Stream::Unix(_) => Ok(Peer::Unix),
+        }
+    }
+
+    fn set_nodelay(&mut self, socket: &mut MioSocket, nodelay: bool) -> io::Result<()> {
+        match &socket.0 {
+            Stream::Tcp(stream) => stream.set_nodelay(nodelay),
+            #[cfg(unix)]
+            Stream::Unix(_) => Ok(()),
+        }
+    }
+
     fn read(&mut self, socket: &mut MioSocket, into: &mut [u8]) -> io::Result<usize> {
         match &mut socket.0 {
             Stream::Tcp(stream) => stream.read(into),

@@ -180,6 +180,19 @@ pub trait Net {
     /// Why it failed; `WouldBlock` if it has not ended yet.
     fn connect_outcome(&mut self, socket: &Self::Socket) -> io::Result<()>;
 
+    /// The address of our own end.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    fn local_address(&self, socket: &Self::Socket) -> io::Result<Peer>;
+
+    /// Whether small writes leave at once (`TCP_NODELAY`). Says nothing to a socket in the file
+    /// system, where they always do.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    fn set_nodelay(&mut self, socket: &mut Self::Socket, nodelay: bool) -> io::Result<()>;
+
     /// Reads what has arrived, at most `into.len()` bytes; 0 means that the peer has finished.
     ///
     /// # Errors

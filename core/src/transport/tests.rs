@@ -52,6 +52,12 @@ impl Net for Scripted {
     fn connect_outcome(&mut self, _: &Script) -> io::Result<()> {
         Err(ErrorKind::Unsupported.into())
     }
+    fn local_address(&self, _: &Script) -> io::Result<Peer> {
+        Err(ErrorKind::Unsupported.into())
+    }
+    fn set_nodelay(&mut self, _: &mut Script, _: bool) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
     fn read(&mut self, socket: &mut Script, into: &mut [u8]) -> io::Result<usize> {
         let count = socket.answers.pop_front().expect("one more answer")?;
         into[..count].fill(b'r');

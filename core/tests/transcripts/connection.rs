@@ -330,6 +330,7 @@ impl<'a> Connection<'a> {
                 self.note_request(exchange, &request);
             }
             Event::Response { .. } => panic!("no server logs a response"),
+            Event::Bytes { .. } | Event::Finished => panic!("no stream is driven here"),
             Event::Body { exchange, payload } => {
                 let bytes = events.payload(payload, segment);
                 assert!(!bytes.is_empty(), "an empty piece of a body");

@@ -20,7 +20,7 @@ use crate::vm::atom::Atom;
 use crate::vm::object::{Metatable, Object, Tag};
 use crate::vm::{Kind, Outcome, Pin, Raise, Returns, Stack};
 use hukilau_core::conn::WsSettings;
-use hukilau_core::reactor::{ListenerKey, ServerConfig};
+use hukilau_core::reactor::{ListenerKey, Protocol, ServerConfig};
 use hukilau_core::transport::Endpoint;
 use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
@@ -138,6 +138,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
     let config = ServerConfig {
         tls: tls.as_ref().map(Tls::shared),
         limits: Some(limits),
+        protocol: Protocol::Http,
         websocket: websocket.is_some(),
         collect_bodies: !streams_bodies,
     };
@@ -152,10 +153,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         })?;
         (listener, reactor.local_endpoint(listener))
     };
-    let (address, port) = match bound.unwrap_or(endpoint) {
-        Endpoint::Ip(at) => (at.ip().to_string(), at.port()),
-        Endpoint::Unix(path) => (format!("unix:{}", path.display()), 0),
-    };
+    let (address, port) = place(&bound.unwrap_or(endpoint));
     let is_told_server = request
         .as_ref()
         .is_none_or(|request| stack.sees_argument(request, 2));
@@ -187,6 +185,14 @@ fn plain(error: &std::io::Error) -> String {
         std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         std::io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
         _ => error.to_string(),
+    }
+}
+
+/// `address` and `port`, as scripts see them.
+pub(super) fn place(endpoint: &Endpoint) -> (String, u16) {
+    match endpoint {
+        Endpoint::Ip(at) => (at.ip().to_string(), at.port()),
+        Endpoint::Unix(path) => (format!("unix:{}", path.display()), 0),
     }
 }
 

@@ -5,6 +5,7 @@
 //! - `args.rs`    the command line
 //! - `run.rs`     `huki run`, signals
 //! - `watch.rs`   `huki run --watch`
+//! - `workers.rs` `huki run --workers`
 //! - `repl.rs`    `huki repl`
 //! - `setup.rs`   `huki setup`; `luaurc.rs` edits the file of aliases
 //! - this file    `huki check`
@@ -17,6 +18,7 @@ pub(crate) mod repl;
 pub(crate) mod run;
 pub(crate) mod setup;
 pub(crate) mod watch;
+pub(crate) mod workers;
 
 /// Checks scripts and what they require; problems go to standard error, one a line.
 pub(crate) fn check(files: &[String]) -> Result<u8, hukilau::Error> {

@@ -8,6 +8,7 @@
 //! - `bridge.rs`     completions → coroutines → answers: the one file that knows both worlds
 //! - `scheduler.rs`  coroutines, waits, timers
 //! - `surface.rs`, `surface/`  the modules and globals of other Luau systems, in Luau over these
+//! - `crew.rs`       several workers in one process
 //! - `net/`, `std/`  what scripts require: `@huki/net`, `@huki/task`, `@huki/process`, `@huki/stdio`
 //! - `json.rs`, `value.rs`, `require.rs`  conversions, checks, modules
 //! - `vm.rs`, `vm/`  the fenced interface to the VM
@@ -20,6 +21,7 @@
 
 mod bridge;
 mod check;
+mod crew;
 mod embed;
 mod json;
 mod net;
@@ -32,6 +34,7 @@ mod value;
 mod vm;
 
 pub use check::{Checked, check};
+pub use crew::{Crew, Seat};
 pub use embed::Waiter;
 pub use hukilau_core as core;
 /// The binding to Luau beneath, for embedders that add functions of their own.

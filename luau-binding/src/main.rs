@@ -30,7 +30,10 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Ok(Command::Run(run)) if run.is_watched => command::watch::watch(&run),
-        Ok(Command::Run(run)) => command::run::run(&run),
+        Ok(Command::Run(run)) => match run.workers {
+            Some(count) if count.get() > 1 => command::workers::run(&run, count),
+            _ => command::run::run(&run),
+        },
         Ok(Command::Check { files }) => command::check(&files),
         Ok(Command::Setup { folder }) => command::setup::setup(&folder),
         Ok(Command::Repl { options }) => command::repl::repl(&options),

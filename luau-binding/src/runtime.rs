@@ -17,6 +17,7 @@
 //! Not here: what completions mean (`bridge.rs`), arguments and signals (`main.rs`).
 
 use crate::bridge::{self, Awaited, Failure, Purpose};
+use crate::crew::{Peers, Seat};
 use crate::embed::{self, Host};
 use crate::json::Json;
 use crate::net::body::Bodies;
@@ -72,6 +73,8 @@ pub struct Options {
     pub codegen: bool,
     /// Is told the files of scripts and modules as they are loaded.
     pub loaded: Loaded,
+    /// The place among several workers. Default: it works alone.
+    pub seat: Seat,
 }
 
 /// How long a handler, a callback or the top level of a script may run without yielding, unless
@@ -90,6 +93,7 @@ impl Default for Options {
             dialect: None,
             codegen: true,
             loaded: Loaded::default(),
+            seat: Seat::default(),
         }
     }
 }
@@ -167,6 +171,7 @@ pub(crate) struct Worker {
     pub(crate) host: Host,
     /// Coroutines that wait for standard input.
     pub(crate) lines: RefCell<Lines>,
+    pub(crate) peers: Peers,
     /// The last error that a module raised while it loaded, and the calls that led to it.
     pub(crate) noted: RefCell<Option<(String, String)>>,
     pub(crate) surface: surface::State,
@@ -184,7 +189,7 @@ impl Worker {
             .cloned()
     }
 
-    /// Queues `publication` for every subscriber of `topic` but `except`.
+    /// Queues `publication` for every subscriber of `topic` but `except`, at all workers.
     pub(crate) fn publish(
         &self,
         topic: &[u8],
@@ -193,6 +198,7 @@ impl Worker {
     ) {
         let mut reactor = self.reactor.borrow_mut();
         reactor.publish(topic, publication, except);
+        self.peers.publish(topic, publication);
     }
 
     /// Ends the loop before its next turn.
@@ -237,6 +243,8 @@ pub struct Runtime {
     stop: Stop,
     /// When the reactor has turned last, by [`vm::clock`].
     turned_at: f64,
+    /// When it was made, likewise.
+    made_at: f64,
 }
 
 /// What a turn has come to.
@@ -313,6 +321,7 @@ impl Runtime {
             scratch: RefCell::default(),
             host: Host::default(),
             lines: RefCell::default(),
+            peers: Peers::join(options, &stop.remote),
             noted: RefCell::default(),
             surface: surface::State::default(),
             exit: Cell::new(None),
@@ -326,6 +335,7 @@ impl Runtime {
             lua,
             stop,
             turned_at: vm::clock(),
+            made_at: vm::clock(),
         };
         install(&runtime.lua, &runtime.worker, options)?;
         Ok(runtime)
@@ -354,8 +364,8 @@ impl Runtime {
     /// # Errors
     /// As [`run_source`](Self::run_source), and if the file cannot be read.
     pub fn run_file(&mut self, path: &str) -> Result<u8, Error> {
-        let source = require::read_source(path).map_err(Error::Unreadable)?;
-        self.run_source(&require::chunk_name(path), &source)
+        self.start_file(path)?;
+        self.run()
     }
 
     /// Runs `source` until nothing is left to do. `name` is `@path`, or `=name` for a script that
@@ -365,11 +375,25 @@ impl Runtime {
     /// If the source does not compile, if it raises, or if the system's poll fails.
     pub fn run_source(&mut self, name: &str, source: &[u8]) -> Result<u8, Error> {
         self.start_source(name, source)?;
+        self.run()
+    }
+
+    fn run(&mut self) -> Result<u8, Error> {
         loop {
             if let Turn::Ended(status) = self.turn(None)? {
                 return Ok(status);
             }
         }
+    }
+
+    /// For how long it has been there.
+    pub fn age(&self) -> Duration {
+        Duration::from_secs_f64((vm::clock() - self.made_at).max(0.0))
+    }
+
+    /// Whether a script has called `process.exit`.
+    pub fn has_exited(&self) -> bool {
+        self.worker.exit_code().is_some()
     }
 
     /// Starts `source`: runs it until it ends or waits for the first time. It goes on in
@@ -427,6 +451,7 @@ impl Runtime {
             let bound = since.saturating_add(wait);
             delay = Some(delay.map_or(bound, |delay| delay.min(bound)));
         }
+        worker.peers.flush();
         {
             let mut reactor = worker.reactor.borrow_mut();
             let wake_at = delay.map(|delay| reactor.now() + delay);

@@ -18,3 +18,4 @@ mod tools;
 mod topics;
 mod types;
 mod websocket;
+mod workers;

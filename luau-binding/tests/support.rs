@@ -106,6 +106,12 @@ impl Served {
         )))
     }
 
+    /// Waits until it ends by itself.
+    pub(crate) fn wait(mut self) -> Output {
+        let child = self.child.take().expect("once");
+        child.wait_with_output().expect("it ends")
+    }
+
     /// Ends it by a signal and returns status and standard error.
     pub(crate) fn signal(mut self, signal: &str) -> (Option<i32>, String) {
         let child = self.child.take().expect("once");

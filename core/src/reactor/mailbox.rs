@@ -8,10 +8,13 @@
 //! - No mail is stranded: the flag is cleared before the queue is taken, so mail that comes later
 //!   finds the flag down and wakes the reactor again.
 //! - However much is sent between two turns, the reactor is woken once.
+//! - Publications that wait are bounded in bytes: a reactor that does not turn costs the others no
+//!   memory, and what it has missed is counted.
 //!
 //! Not here: what the reactor does about a mail (`mod.rs`).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::conn::Publication;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -25,15 +28,35 @@ pub enum Mail {
         /// How long the rest may take.
         grace: Duration,
     },
+    /// Queue a publication for every subscriber of a topic, as `Reactor::publish` does.
+    Publish {
+        /// The topic's name.
+        topic: Arc<[u8]>,
+        /// The message, framed.
+        publication: Arc<Publication>,
+    },
 }
+
+/// Bytes of publications that may wait for one reactor. One that turns takes them all each time;
+/// one whose script is stuck for seconds would collect them without end.
+const PUBLISHED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Mail crosses threads, so nothing of a reactor may ever be put in it.
 const fn is_send<T: Send>() {}
 const _: () = is_send::<Mail>();
 
+#[derive(Debug, Default)]
+struct Queue {
+    mail: Vec<Mail>,
+    /// Bytes of publications in it.
+    published_bytes: usize,
+}
+
 #[derive(Debug)]
 struct Shared {
-    queue: Mutex<Vec<Mail>>,
+    queue: Mutex<Queue>,
+    /// Publications that found no room.
+    lost: AtomicU64,
     /// Whether the reactor has been woken and has not looked since.
     woken: AtomicBool,
     /// Whether the reactor is gone.
@@ -42,7 +65,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Vec<Mail>> {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
         // A push cannot stop half-way, so a thread that died holding the lock broke nothing.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -66,6 +89,7 @@ impl Mailbox {
         Self {
             shared: Arc::new(Shared {
                 queue: Mutex::default(),
+                lost: AtomicU64::new(0),
                 woken: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
                 waker,
@@ -85,15 +109,22 @@ impl Mailbox {
     pub fn collect(&self, mail: &mut Vec<Mail>) {
         mail.clear();
         if self.shared.woken.swap(false, Ordering::AcqRel) {
-            std::mem::swap(&mut *self.shared.queue(), mail);
+            let mut queue = self.shared.queue();
+            queue.published_bytes = 0;
+            std::mem::swap(&mut queue.mail, mail);
         }
+    }
+
+    /// Publications that other threads sent and that found no room, since the beginning.
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Mailbox {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::Release);
-        self.shared.queue().clear();
+        self.shared.queue().mail.clear();
     }
 }
 
@@ -120,10 +151,34 @@ impl Remote {
             if self.shared.closed.load(Ordering::Acquire) {
                 return Err(mail);
             }
-            queue.push(mail);
+            queue.mail.push(mail);
         }
         self.shared.wake();
         Ok(())
+    }
+
+    /// Sends publications, each with its topic, in order and under one lock. Those that find no
+    /// room are counted as lost. `false` if the reactor is gone.
+    pub fn publish(&self, batch: &[(Arc<[u8]>, Arc<Publication>)]) -> bool {
+        {
+            let mut queue = self.shared.queue();
+            if self.shared.closed.load(Ordering::Acquire) {
+                return false;
+            }
+            for (topic, publication) in batch {
+                if queue.published_bytes >= PUBLISHED_BYTES_MAX {
+                    self.shared.lost.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                queue.published_bytes += publication.frame_len() + topic.len();
+                queue.mail.push(Mail::Publish {
+                    topic: Arc::clone(topic),
+                    publication: Arc::clone(publication),
+                });
+            }
+        }
+        self.shared.wake();
+        true
     }
 
     /// Asks the reactor to drain, as `Reactor::drain` does. `false` if it is gone already.
@@ -135,6 +190,8 @@ impl Remote {
 #[cfg(test)]
 mod tests {
     use super::{Mail, Mailbox, Remote};
+    use crate::conn::Publication;
+    use crate::ws::MessageKind;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Wake, Waker};
@@ -198,7 +255,10 @@ mod tests {
             }
             handled_wakes = wakes.0.load(Ordering::SeqCst);
             mailbox.collect(&mut mail);
-            for Mail::Drain { grace } in mail.drain(..) {
+            for mail in mail.drain(..) {
+                let Mail::Drain { grace } = mail else {
+                    panic!("nobody has sent {mail:?}");
+                };
                 let sender = usize::try_from(grace.as_secs() / MAILS).unwrap();
                 assert_eq!(grace.as_secs(), next[sender], "order of sender {sender}");
                 next[sender] += 1;
@@ -208,6 +268,28 @@ mod tests {
         for thread in threads {
             thread.join().unwrap();
         }
+    }
+
+    #[test]
+    fn publications_are_bounded_and_the_lost_ones_counted() {
+        let mailbox = Mailbox::new(Waker::noop().clone());
+        let remote = mailbox.remote();
+        let payload = vec![0; 1 << 20];
+        let framed = Publication::new(MessageKind::Binary, &payload).unwrap();
+        let one = [(Arc::from(&b"all"[..]), Arc::new(framed))];
+        for _ in 0..70 {
+            assert!(remote.publish(&one));
+        }
+        assert!(remote.drain(Duration::ZERO), "other mail has room");
+        let mut mail = Vec::new();
+        mailbox.collect(&mut mail);
+        assert_eq!((mail.len(), mailbox.lost()), (65, 6));
+        assert_eq!(mail.pop(), Some(drain(0)));
+        assert!(remote.publish(&one));
+        mailbox.collect(&mut mail);
+        assert_eq!((mail.len(), mailbox.lost()), (1, 6));
+        drop(mailbox);
+        assert!(!remote.publish(&one));
     }
 
     #[test]

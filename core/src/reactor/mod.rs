@@ -392,6 +392,9 @@ impl<N: Net> Reactor<N> {
         for mail in mail.drain(..) {
             match mail {
                 Mail::Drain { grace } => self.drain(grace),
+                Mail::Publish { topic, publication } => {
+                    self.publish(&topic, &publication, None);
+                }
             }
         }
         self.scratch.mail = mail;

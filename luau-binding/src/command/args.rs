@@ -10,6 +10,7 @@
 
 use hukilau::Options;
 use lexopt::prelude::{Long, Short, Value};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// What `huki --help` prints.
@@ -32,6 +33,8 @@ Options of run and repl:
 Options of run:
       --dialect NAME  whose scripts these are: lune, lute, zune, zcore or winhttp;
                       default: seen from what they require
+      --workers N     run the script N times, each with a thread and a VM of its own, on the
+                      same ports; `auto` for one on each processor
       --watch         start again when the script or a module it requires changes,
                       after an error too; what is under way has two seconds to finish
 
@@ -52,6 +55,8 @@ pub(crate) struct Run {
     pub(crate) file: String,
     pub(crate) options: Options,
     pub(crate) is_watched: bool,
+    /// How many workers; `None` for one that is alone.
+    pub(crate) workers: Option<NonZeroU32>,
 }
 
 /// What the command line asks for.
@@ -66,7 +71,15 @@ pub(crate) enum Command {
 }
 
 const COMMANDS: &[&str] = &["run", "check", "repl", "setup", "help", "version"];
-const RUN_OPTIONS: &[&str] = &["budget", "dialect", "memory", "no-codegen", "watch", "help"];
+const RUN_OPTIONS: &[&str] = &[
+    "budget",
+    "dialect",
+    "memory",
+    "no-codegen",
+    "watch",
+    "workers",
+    "help",
+];
 const REPL_OPTIONS: &[&str] = &["budget", "memory", "no-codegen", "help"];
 
 type Parsed = Result<Command, lexopt::Error>;
@@ -134,7 +147,7 @@ fn common(
 
 /// What follows `huki run`.
 fn parse_run(mut parser: lexopt::Parser) -> Parsed {
-    let (mut options, mut is_watched) = (Options::default(), false);
+    let (mut options, mut is_watched, mut workers) = (Options::default(), false, None);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("help") | Short('h') => return Ok(Command::Help),
@@ -144,6 +157,7 @@ fn parse_run(mut parser: lexopt::Parser) -> Parsed {
                 let dialect = name.parse::<hukilau::Dialect>();
                 options.dialect = Some(dialect.map_err(|must| format!("--dialect {must}"))?);
             }
+            Long("workers") => workers = Some(count(&text(parser.value()?)?)?),
             Long(name) => {
                 let name = name.to_owned();
                 if !common(&name, &mut parser, &mut options)? {
@@ -155,12 +169,16 @@ fn parse_run(mut parser: lexopt::Parser) -> Parsed {
                 if is_watched && file == "-" {
                     return Err("--watch needs a file: standard input is read once".into());
                 }
+                if is_watched && workers.is_some() {
+                    return Err("--watch runs one worker; leave --workers out".into());
+                }
                 // Everything behind the file is the script's own, options too.
                 options.args = parser.raw_args()?.map(text).collect::<Result<_, _>>()?;
                 return Ok(Command::Run(Box::new(Run {
                     file,
                     options,
                     is_watched,
+                    workers,
                 })));
             }
             option @ Short(_) => return Err(unknown(option, RUN_OPTIONS)),
@@ -230,6 +248,23 @@ fn budget(value: &str) -> Result<Option<Duration>, lexopt::Error> {
         return Err(format!("--budget must be {must}, not '{value}'").into());
     }
     Ok(Some(Duration::from_secs_f64(seconds)))
+}
+
+/// The value of `--workers`.
+fn count(value: &str) -> Result<NonZeroU32, lexopt::Error> {
+    const WORKERS_MAX: u32 = 1024;
+    if value == "auto" {
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        return Ok(u32::try_from(count)
+            .ok()
+            .and_then(NonZeroU32::new)
+            .unwrap_or(NonZeroU32::MIN));
+    }
+    let count = value.parse().ok().filter(|count| *count <= WORKERS_MAX);
+    count.and_then(NonZeroU32::new).ok_or_else(|| {
+        format!("--workers must be `auto` or a whole number from 1 to {WORKERS_MAX}, not '{value}'")
+            .into()
+    })
 }
 
 /// The value of `--memory`, in bytes.

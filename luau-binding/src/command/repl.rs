@@ -20,7 +20,7 @@ use std::rc::Rc;
 pub(crate) fn repl(options: &Options) -> Result<u8, Error> {
     let mut runtime = Runtime::new(&with_environment(options))?;
     let stopped = Stopped::default();
-    stopped.set(runtime.stop());
+    stopped.set(0, runtime.stop());
     drain_on_signal(stopped)?;
     let is_terminal = std::io::stdin().is_terminal();
     if is_terminal {

@@ -1,6 +1,6 @@
 //! `huki run`: a script, its environment, and the signals that end it.
 //!
-//! Sits beside the other commands; `watch.rs` and `repl.rs` use its parts.
+//! Sits beside the other commands; `workers.rs`, `watch.rs` and `repl.rs` use its parts.
 //!
 //! Invariants
 //! - The first SIGINT or SIGTERM drains; the second ends the process at once.
@@ -9,8 +9,9 @@
 
 use super::args::Run;
 use hukilau::{Error, Options, Runtime, Stop};
+use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a drain waits for what is under way.
@@ -20,17 +21,22 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(crate) fn run(run: &Run) -> Result<u8, Error> {
     let mut runtime = Runtime::new(&with_environment(&run.options))?;
     let stopped = Stopped::default();
-    stopped.set(runtime.stop());
+    stopped.set(0, runtime.stop());
     drain_on_signal(stopped)?;
     if run.file != "-" {
         return runtime.run_file(&run.file);
     }
+    runtime.run_source(hukilau::STDIN_CHUNK, &read_stdin()?)
+}
+
+/// A script from standard input.
+pub(crate) fn read_stdin() -> Result<Vec<u8>, Error> {
     let mut source = Vec::new();
     std::io::stdin()
         .lock()
         .read_to_end(&mut source)
         .map_err(|error| Error::Unreadable(format!("cannot read standard input: {error}")))?;
-    runtime.run_source(hukilau::STDIN_CHUNK, &source)
+    Ok(source)
 }
 
 /// `options` with the environment of this process.
@@ -46,36 +52,48 @@ pub(crate) fn with_environment(options: &Options) -> Options {
 
 /// What a signal is to stop, and whether one has come.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stopped(Arc<Mutex<(Option<Stop>, bool)>>);
+pub(crate) struct Stopped(Arc<Mutex<Slots>>);
+
+#[derive(Debug, Default)]
+struct Slots {
+    /// The runtimes, by number of their worker.
+    stops: BTreeMap<u32, Stop>,
+    /// The grace with which all were stopped.
+    asked: Option<Duration>,
+}
 
 impl Stopped {
-    /// From now on signals stop this runtime; at once if one has come before.
-    pub(crate) fn set(&self, stop: Stop) {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.1 {
-            stop.drain(GRACE);
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on signals stop this runtime of `worker`; at once if one has come before.
+    pub(crate) fn set(&self, worker: u32, stop: Stop) {
+        let mut slots = self.slots();
+        if let Some(grace) = slots.asked {
+            stop.drain(grace);
         }
-        slot.0 = Some(stop);
+        slots.stops.insert(worker, stop);
     }
 
     /// Whether a signal has come.
     pub(crate) fn is_asked(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1
+        self.slots().asked.is_some()
     }
 
-    fn ask(&self) {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.1 = true;
-        if let Some(stop) = &slot.0 {
-            stop.drain(GRACE);
+    /// Drains all runtimes.
+    pub(crate) fn stop(&self, grace: Duration) {
+        let mut slots = self.slots();
+        slots.asked = Some(grace);
+        for stop in slots.stops.values() {
+            stop.drain(grace);
         }
     }
 
     /// SIGHUP: certificates are read anew; a script without any drains, as the system's default ends it.
     #[cfg(unix)]
     fn reload(&self) {
-        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stop) = &slot.0 {
+        for stop in self.slots().stops.values() {
             stop.reload_tls_or_drain(GRACE);
         }
     }
@@ -97,7 +115,7 @@ pub(crate) fn drain_on_signal(stopped: Stopped) -> Result<(), Error> {
                 // As a shell reports a process that a signal has ended.
                 std::process::exit(128 + signal);
             }
-            stopped.ask();
+            stopped.stop(GRACE);
         }
     };
     std::thread::Builder::new()

@@ -41,7 +41,7 @@ pub(crate) fn watch(run: &Run) -> Result<u8, Error> {
             .name("script".to_owned())
             .spawn(move || {
                 let mut runtime = Runtime::new(&options)?;
-                inner.set(runtime.stop());
+                inner.set(0, runtime.stop());
                 // Whoever listens may be gone already, and then nobody needs it.
                 let _ = tell.send(runtime.stop());
                 runtime.run_file(&file)

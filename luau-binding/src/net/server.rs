@@ -142,17 +142,8 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         websocket: websocket.is_some(),
         collect_bodies: !streams_bodies,
     };
-    let (listener, bound) = {
-        let mut reactor = worker.reactor.borrow_mut();
-        let listener = reactor.listen(&endpoint, config).map_err(|error| {
-            options.error(format!(
-                "cannot listen on {}: {}",
-                show(&endpoint),
-                plain(&error)
-            ))
-        })?;
-        (listener, reactor.local_endpoint(listener))
-    };
+    let listener = listen(worker, &endpoint, config).map_err(|why| options.error(why))?;
+    let bound = worker.reactor.borrow().local_endpoint(listener);
     let (address, port) = place(&bound.unwrap_or(endpoint));
     let is_told_server = request
         .as_ref()
@@ -176,6 +167,17 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
     *state.object.borrow_mut() = Some(pin);
     worker.servers.borrow_mut().push(state);
     Ok(Returns::Values(1))
+}
+
+/// Listens at `endpoint`, or says why that cannot be.
+fn listen(
+    worker: &Worker,
+    endpoint: &Endpoint,
+    config: ServerConfig,
+) -> Result<ListenerKey, String> {
+    let mut reactor = worker.reactor.borrow_mut();
+    let listening = worker.peers.listen(&mut reactor, endpoint, config);
+    listening.map_err(|error| format!("cannot listen on {}: {}", show(endpoint), plain(&error)))
 }
 
 /// What the system said, without the number it said it by.

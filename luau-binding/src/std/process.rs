@@ -30,6 +30,11 @@ pub(crate) fn module(
     module.raw_set("env", env)?;
     module.raw_set("cwd", cwd.to_string_lossy().as_ref())?;
     module.raw_set("os", std::env::consts::OS)?;
+    let place = lua.create_table()?;
+    place.raw_set("index", options.seat.index() + 1)?;
+    place.raw_set("count", options.seat.count())?;
+    place.set_readonly(true);
+    module.raw_set("worker", place)?;
     module.raw_set("exit", vm::function(lua, worker, c"exit", exit)?)?;
     module.set_readonly(true);
     Ok(module)

@@ -58,6 +58,15 @@ pub struct Publication {
     deflated: OnceLock<Option<Arc<[u8]>>>,
 }
 
+impl PartialEq for Publication {
+    fn eq(&self, other: &Self) -> bool {
+        // The frame says the kind, too.
+        self.frame == other.frame
+    }
+}
+
+impl Eq for Publication {}
+
 impl Publication {
     /// Frames `payload`.
     ///
@@ -84,6 +93,11 @@ impl Publication {
     /// The message itself.
     pub fn payload(&self) -> &[u8] {
         &self.frame[self.payload_start..]
+    }
+
+    /// Bytes of the frame, which all who were sent it share.
+    pub fn frame_len(&self) -> usize {
+        self.frame.len()
     }
 
     /// The compressed frame, made by `compress` if nobody needed one before.

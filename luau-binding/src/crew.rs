@@ -1,0 +1,208 @@
+//! The workers of one process: who they are, how what one publishes reaches the others, and how
+//! they share a port.
+//!
+//! Sits beside `runtime.rs`. A worker is a runtime on a thread of its own, made there, so nothing of
+//! a VM or a reactor is ever shared; what crosses threads is bytes, through the mailboxes of core.
+//!
+//! ```text
+//!   worker 1: publish ─▶ own reactor
+//!                     └▶ outgoing ─ once a turn ─▶ mailbox of worker 2, 3, …   (bytes are shared)
+//! ```
+//!
+//! Invariants
+//! - Publications of one worker reach another in the order in which they were published.
+//! - No lock is taken for a publication: one a turn and worker, for all of them.
+//! - A port that another process has is in use, though workers share theirs.
+//!
+//! Not here: starting threads, and starting a worker again (the command does that).
+
+use crate::runtime::Options;
+use core::net::{IpAddr, SocketAddr};
+use hukilau_core::Reactor;
+use hukilau_core::conn::Publication;
+use hukilau_core::reactor::mailbox::Remote;
+use hukilau_core::reactor::{ListenerKey, ServerConfig};
+use hukilau_core::transport::Endpoint;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Workers that run the same script, share its ports, and hear what any of them publishes.
+#[derive(Clone, Debug)]
+pub struct Crew(Arc<Shared>);
+
+/// The place of one worker in its crew; by [`Default`] it works alone.
+#[derive(Clone, Debug, Default)]
+pub struct Seat {
+    crew: Option<Arc<Shared>>,
+    index: u32,
+}
+
+#[derive(Debug)]
+struct Shared {
+    count: u32,
+    /// The mailbox of each worker that runs, by index.
+    members: Mutex<BTreeMap<u32, Remote>>,
+    /// Grows with each change of `members`, so that workers look only then.
+    version: AtomicU64,
+    ports: Mutex<Ports>,
+}
+
+/// What the workers listen on.
+#[derive(Debug, Default)]
+struct Ports {
+    /// Endpoints that are this process's.
+    held: BTreeSet<SocketAddr>,
+    /// What the system chose for the n-th port 0 of an address.
+    chosen: BTreeMap<(IpAddr, u32), u16>,
+}
+
+/// A lock of plain data, which no thread can leave half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Crew {
+    /// A crew of `count` workers, none of which runs yet.
+    pub fn new(count: NonZeroU32) -> Self {
+        Self(Arc::new(Shared {
+            count: count.get(),
+            members: Mutex::default(),
+            version: AtomicU64::new(0),
+            ports: Mutex::default(),
+        }))
+    }
+
+    /// The place of worker `index`, counted from 0: for the [`Options`] of its runtime. A worker that
+    /// takes the place of one that has failed has the same.
+    pub fn seat(&self, index: u32) -> Seat {
+        Seat {
+            crew: Some(Arc::clone(&self.0)),
+            index,
+        }
+    }
+}
+
+impl Seat {
+    /// Which worker it is, counted from 0.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// How many workers there are.
+    pub fn count(&self) -> u32 {
+        self.crew.as_ref().map_or(1, |crew| crew.count)
+    }
+}
+
+/// A publication and its topic.
+type Addressed = (Arc<[u8]>, Arc<Publication>);
+
+/// What a runtime knows of its crew.
+pub(crate) struct Peers {
+    seat: Seat,
+    /// The other workers, and the version at which they were looked up.
+    known: RefCell<(u64, Vec<Remote>)>,
+    outgoing: RefCell<Vec<Addressed>>,
+    /// How often the script has listened on port 0.
+    unnamed: Cell<u32>,
+}
+
+impl Peers {
+    /// Takes the seat of `options` for a reactor.
+    pub(crate) fn join(options: &Options, remote: &Remote) -> Self {
+        let seat = options.seat.clone();
+        if let Some(crew) = &seat.crew {
+            lock(&crew.members).insert(seat.index, remote.clone());
+            crew.version.fetch_add(1, Ordering::Release);
+        }
+        Self {
+            seat,
+            known: RefCell::default(),
+            outgoing: RefCell::default(),
+            unnamed: Cell::new(0),
+        }
+    }
+
+    /// Keeps a publication for the other workers, if there are any.
+    pub(crate) fn publish(&self, topic: &[u8], publication: &Arc<Publication>) {
+        if self.seat.crew.is_some() {
+            let publication = Arc::clone(publication);
+            self.outgoing.borrow_mut().push((topic.into(), publication));
+        }
+    }
+
+    /// Sends what was kept. Called once a turn.
+    pub(crate) fn flush(&self) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        let Some(crew) = self.seat.crew.as_ref().filter(|_| !outgoing.is_empty()) else {
+            return;
+        };
+        let mut known = self.known.borrow_mut();
+        let version = crew.version.load(Ordering::Acquire);
+        if known.0 != version {
+            let members = lock(&crew.members);
+            let others = members
+                .iter()
+                .filter(|(index, _)| **index != self.seat.index);
+            *known = (version, others.map(|(_, remote)| remote.clone()).collect());
+        }
+        for remote in &known.1 {
+            // A worker that is gone has no subscribers.
+            let _ = remote.publish(&outgoing);
+        }
+        outgoing.clear();
+    }
+
+    /// Listens at `at`, sharing the port with the other workers.
+    pub(crate) fn listen(
+        &self,
+        reactor: &mut Reactor,
+        at: &Endpoint,
+        config: ServerConfig,
+    ) -> io::Result<ListenerKey> {
+        let Some(crew) = &self.seat.crew else {
+            return reactor.listen(at, config);
+        };
+        let Endpoint::Ip(asked) = at else {
+            let why = "workers cannot share a socket in the file system";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        };
+        // The others wait: the first one decides on the port.
+        let mut ports = lock(&crew.ports);
+        let (mut at, mut unnamed) = (*asked, None);
+        if at.port() == 0 {
+            let key = (at.ip(), self.unnamed.replace(self.unnamed.get() + 1));
+            at.set_port(ports.chosen.get(&key).copied().unwrap_or(0));
+            unnamed = Some(key);
+        } else if !ports.held.contains(&at) {
+            // Sharing would not notice that another process has it.
+            let alone = reactor.listen(&Endpoint::Ip(at), config.clone())?;
+            reactor.close_listener(alone);
+        }
+        reactor.net_mut().set_reuse_port(true);
+        let listening = reactor.listen(&Endpoint::Ip(at), config);
+        reactor.net_mut().set_reuse_port(false);
+        let listener = listening?;
+        if let Some(Endpoint::Ip(bound)) = reactor.local_endpoint(listener) {
+            if let Some(key) = unnamed {
+                ports.chosen.insert(key, bound.port());
+            }
+            ports.held.insert(bound);
+        }
+        Ok(listener)
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        self.flush();
+        if let Some(crew) = &self.seat.crew {
+            lock(&crew.members).remove(&self.seat.index);
+            crew.version.fetch_add(1, Ordering::Release);
+        }
+    }
+}

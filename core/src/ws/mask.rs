@@ -9,54 +9,32 @@
 //!
 //! Not here: frame headers, which carry the key (`frame.rs`).
 
-/// Bytes from which on the loop compiled for AVX2 pays for finding out whether there is AVX2.
-#[cfg(target_arch = "x86_64")]
-const AVX2_BYTES_MIN: usize = 256;
-
 /// XORs `payload` with the masking key, starting `offset` bytes into the frame's payload.
 ///
 /// Call with growing offsets to unmask a frame that arrives in pieces. RFC 6455 §5.3.
+///
+/// By size: bytes up to three; from there on words that may overlap in the middle, so that no
+/// length takes a loop over what is left.
 #[inline]
-#[cfg_attr(
-    target_arch = "x86_64",
-    expect(
-        unsafe_code,
-        reason = "the same loop compiled for AVX2: 1.6 times the speed from 4 KiB on"
-    )
-)]
 pub fn apply_mask(payload: &mut [u8], key: [u8; 4], offset: u64) {
     let key = rotate_key(key, offset);
-    #[cfg(target_arch = "x86_64")]
-    if payload.len() >= AVX2_BYTES_MIN && std::is_x86_feature_detected!("avx2") {
-        // SAFETY: this CPU has AVX2, and that is all the function asks for.
-        return unsafe { xor_avx2(payload, key) };
+    match payload.len() {
+        0..4 => xor_bytes(payload, key),
+        4..8 => xor_ends::<4>(payload, key),
+        8..=16 => xor_ends::<8>(payload, key),
+        17..=32 => xor_ends::<16>(payload, key),
+        33..=64 => xor_ends::<32>(payload, key),
+        65..=96 => xor_ends::<48>(payload, key),
+        97..=128 => xor_ends::<64>(payload, key),
+        129..=192 => xor_ends::<96>(payload, key),
+        _ => xor_long(payload, key),
     }
-    xor(payload, key);
 }
 
-/// [`xor`] in vectors of 32 bytes.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn xor_avx2(payload: &mut [u8], key: [u8; 4]) {
-    xor(payload, key);
-}
-
-/// Words, then what is left. Plain enough for the compiler to choose the vectors.
+/// Three bytes at most, without a loop.
 #[inline(always)]
-fn xor(payload: &mut [u8], key: [u8; 4]) {
-    let [a, b, c, _] = key;
-    let half_key = u32::from_ne_bytes(key);
-    let wide = u64::from(half_key) << 32 | u64::from(half_key);
-    let (words, tail) = payload.as_chunks_mut();
-    for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
-    }
-    let (halves, tail) = tail.as_chunks_mut();
-    if let [half] = halves {
-        *half = (u32::from_ne_bytes(*half) ^ half_key).to_ne_bytes();
-    }
-    // Three at most, without a loop: short messages are the usual ones.
-    match tail {
+fn xor_bytes(payload: &mut [u8], [a, b, c, _]: [u8; 4]) {
+    match payload {
         [x] => *x ^= a,
         [x, y] => {
             *x ^= a;
@@ -71,16 +49,97 @@ fn xor(payload: &mut [u8], key: [u8; 4]) {
     }
 }
 
+/// More than 192 bytes, for which it pays to find out whether there is AVX2.
+#[inline(never)]
+#[cfg_attr(
+    target_arch = "x86_64",
+    expect(
+        unsafe_code,
+        reason = "the same code compiled for AVX2: 1.6 times the speed from 4 KiB on"
+    )
+)]
+fn xor_long(payload: &mut [u8], key: [u8; 4]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        // SAFETY: this CPU has AVX2, and that is all the function asks for.
+        return unsafe { xor_long_avx2(payload, key) };
+    }
+    xor_blocks::<64>(payload, key);
+}
+
+/// [`xor_long`] in vectors of 32 bytes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn xor_long_avx2(payload: &mut [u8], key: [u8; 4]) {
+    match payload.len() {
+        ..=256 => xor_ends::<128>(payload, key),
+        _ => xor_blocks::<128>(payload, key),
+    }
+}
+
+/// The first `N` bytes and the last `N`, of `N` to `2 * N`.
+#[inline(always)]
+fn xor_ends<const N: usize>(payload: &mut [u8], key: [u8; 4]) {
+    let key_of_last = key_of_last(payload.len(), key);
+    // Both are read before either is written, as they may overlap.
+    let first = payload.first_chunk().map(|first| xored::<N>(first, key));
+    let last = payload
+        .last_chunk()
+        .map(|last| xored::<N>(last, key_of_last));
+    if let (Some(place), Some(first)) = (payload.first_chunk_mut(), first) {
+        *place = first;
+    }
+    if let (Some(place), Some(last)) = (payload.last_chunk_mut(), last) {
+        *place = last;
+    }
+}
+
+/// Blocks of `N` bytes, `N` or more in all; the last block may overlap the one before.
+#[inline(always)]
+fn xor_blocks<const N: usize>(payload: &mut [u8], key: [u8; 4]) {
+    let key_of_last = key_of_last(payload.len(), key);
+    let last = payload
+        .last_chunk()
+        .map(|last| xored::<N>(last, key_of_last));
+    let (blocks, _) = payload.as_chunks_mut();
+    for block in blocks {
+        *block = xored::<N>(block, key);
+    }
+    if let (Some(place), Some(last)) = (payload.last_chunk_mut(), last) {
+        *place = last;
+    }
+}
+
+/// The key as it applies to a block that ends where `len` bytes end. Blocks are whole keys long.
+#[inline(always)]
+fn key_of_last(len: usize, key: [u8; 4]) -> [u8; 4] {
+    rotate_key(key, len as u64)
+}
+
+/// `bytes` with `key` applied again and again. Plain enough for the compiler to choose vectors.
+#[inline(always)]
+fn xored<const N: usize>(bytes: &[u8; N], key: [u8; 4]) -> [u8; N] {
+    const { assert!(N.is_multiple_of(4)) };
+    let half_key = u32::from_ne_bytes(key);
+    let wide = u64::from(half_key) << 32 | u64::from(half_key);
+    let mut bytes = *bytes;
+    let (words, halves) = bytes.as_chunks_mut();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    let (halves, _) = halves.as_chunks_mut();
+    for half in halves {
+        *half = (u32::from_ne_bytes(*half) ^ half_key).to_ne_bytes();
+    }
+    bytes
+}
+
 /// The key as it applies to the bytes from `offset` on.
 #[inline]
 pub fn rotate_key(key: [u8; 4], offset: u64) -> [u8; 4] {
     // Little-endian: the byte that comes first on the wire is the lowest, so it is a right rotation.
-    let bits = match offset % 4 {
-        0 => 0,
-        1 => 8,
-        2 => 16,
-        _ => 24,
-    };
+    let [bytes, ..] = offset.to_le_bytes();
+    let bits = u32::from(bytes % 4) * 8;
     u32::from_le_bytes(key).rotate_right(bits).to_le_bytes()
 }
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs the Autobahn|Testsuite against the WebSocket server and compares every verdict with the
-# recorded ones beside this script. A difference fails.
+# Runs the Autobahn|Testsuite against the WebSocket server, then against the client, and compares
+# every verdict with the recorded ones beside this script. A difference fails.
 #
-#   tests/autobahn/run.sh             # all sections; about two minutes
+#   tests/autobahn/run.sh             # both ends, all sections; about two minutes each
+#   tests/autobahn/run.sh client      # one end: client or server
 #   UPDATE=1 tests/autobahn/run.sh    # records the verdicts instead
 #
 # The suite is for Python 2.7 and pins what it needs. It is installed once, from the Python package
@@ -15,9 +16,11 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 venv=${AUTOBAHN_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/hukilau-autobahn}
 messages=${MESSAGES:-20}
+ends=${1:-server client}
 work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
+# The one background process: our server, or the suite's.
+peer=
+trap '[ -z "$peer" ] || kill "$peer" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 find_python() {
     for python in "${AUTOBAHN_PYTHON:-}" python2.7 "$HOME"/.pyenv/versions/2.7*/bin/python2.7; do
@@ -57,24 +60,51 @@ cp -r "$venv/lib/python2.7/site-packages/autobahntestsuite" "$work/autobahntests
 sed -i "s/,\( *\)1000,/,\1$messages,/" "$work"/autobahntestsuite/case/case1[23]_*.py
 find "$work/autobahntestsuite" -name '*.pyc' -delete
 
-cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p hukilau-core --example hello
-mkfifo "$work/port"
-"${CARGO_TARGET_DIR:-$root/target}/release/examples/hello" 127.0.0.1:0 compress >"$work/port" &
-server=$!
-read -r line <"$work/port"
-address=${line##* }
+cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p hukilau-core --examples
+examples=${CARGO_TARGET_DIR:-$root/target}/release/examples
 
-cat >"$work/spec.json" <<JSON
-{"outdir": "$work/reports", "servers": [{"agent": "hukilau", "url": "ws://$address"}],
+# The suite as a client of our server.
+run_server() {
+    mkfifo "$work/port"
+    "$examples/hello" 127.0.0.1:0 compress >"$work/port" &
+    peer=$!
+    read -r line <"$work/port"
+    cat >"$work/spec.json" <<JSON
+{"outdir": "$work/server", "servers": [{"agent": "hukilau", "url": "ws://${line##* }"}],
  "cases": ["*"], "exclude-cases": [], "exclude-agent-cases": {}}
 JSON
-(cd "$work" && PYTHONPATH=$work timeout 1200 "$venv/bin/wstest" -m fuzzingclient -s spec.json >wstest.log 2>&1) ||
-    { tail -5 "$work/wstest.log" >&2; exit 1; }
-kill -0 "$server" || { echo "the server did not survive" >&2; exit 1; }
+    (cd "$work" && PYTHONPATH=$work timeout 1200 "$venv/bin/wstest" -m fuzzingclient -s spec.json >wstest.log 2>&1) ||
+        { tail -5 "$work/wstest.log" >&2; exit 1; }
+    kill "$peer" || { echo "the server did not survive" >&2; exit 1; }
+    peer=
+}
 
-"$venv/bin/python" "$here/verdicts.py" "$work/reports/index.json" >"$work/verdicts.txt"
-if [ -n "${UPDATE:-}" ]; then
-    cp "$work/verdicts.txt" "$here/expected-server.txt"
-fi
-diff -u "$here/expected-server.txt" "$work/verdicts.txt" || { echo "verdicts differ from the recorded ones" >&2; exit 1; }
-cut -d' ' -f2 "$work/verdicts.txt" | sort | uniq -c
+# The suite as a server of our client. It cannot choose a port by itself.
+run_client() {
+    local port
+    port=$("$venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    cat >"$work/spec.json" <<JSON
+{"url": "ws://127.0.0.1:$port", "outdir": "$work/client", "webport": 0,
+ "cases": ["*"], "exclude-cases": [], "exclude-agent-cases": {}}
+JSON
+    (cd "$work" && exec env PYTHONPATH="$work" "$venv/bin/wstest" -m fuzzingserver -s spec.json >wstest.log 2>&1) &
+    peer=$!
+    until "$venv/bin/python" -c "import socket; socket.create_connection(('127.0.0.1', $port))" 2>/dev/null; do
+        kill -0 "$peer" 2>/dev/null || { tail -5 "$work/wstest.log" >&2; exit 1; }
+        sleep 0.2
+    done
+    timeout 1200 "$examples/autobahn_client" "127.0.0.1:$port"
+    kill "$peer"
+    peer=
+}
+
+for end in $ends; do
+    "run_$end"
+    "$venv/bin/python" "$here/verdicts.py" "$work/$end/index.json" >"$work/verdicts.txt"
+    if [ -n "${UPDATE:-}" ]; then
+        cp "$work/verdicts.txt" "$here/expected-$end.txt"
+    fi
+    diff -u "$here/expected-$end.txt" "$work/verdicts.txt" || { echo "verdicts of the $end differ from the recorded ones" >&2; exit 1; }
+    echo "$end:"
+    cut -d' ' -f2 "$work/verdicts.txt" | sort | uniq -c
+done

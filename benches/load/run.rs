@@ -15,7 +15,7 @@ use crate::measure::{clock, machine};
 use crate::peers::{self, PEERS, Peer, process};
 use crate::record::Record;
 use crate::workload::{Measure, WORKLOADS, Workload};
-use crate::{fresh, report, rounds};
+use crate::{fresh, neighbour, report, rounds};
 
 /// Picks the role of this process.
 pub(crate) fn main() -> ExitCode {
@@ -27,6 +27,13 @@ pub(crate) fn main() -> ExitCode {
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
             peers::serve(name).map(|()| ExitCode::SUCCESS)
+        }
+        Some("neighbour") => {
+            let names = arguments[1..].iter();
+            let names: Vec<String> = names
+                .map(|name| name.to_string_lossy().into_owned())
+                .collect();
+            neighbour::main(&names)
         }
         Some("launch") => process::launch(&arguments[1..]).map(|()| ExitCode::SUCCESS),
         _ => harness(arguments),

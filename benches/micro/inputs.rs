@@ -1,7 +1,8 @@
-//! Request heads to parse: the shortest sensible one, a browser's, and one with many cookies.
+//! Heads to parse. Requests: the shortest sensible one, a browser's, and one with many cookies.
+//! Responses: an API's, and a page's behind a cache.
 //!
-//! Their sizes are those that peers are compared at: 35 B, about 700 B, about 3 KB. Names, order
-//! and kinds of value are what current browsers send; the values are made up.
+//! The requests have the sizes that peers are compared at: 35 B, about 700 B, about 3 KB. Names,
+//! order and kinds of value are what current browsers and servers send; the values are made up.
 //!
 //! Not here: heads that break a rule, which nobody needs fast.
 
@@ -36,7 +37,7 @@ const BROWSER: &str = "GET /articles/2026/11/an-article-with-a-long-name?source=
 /// Bytes of cookies in the largest head.
 const COOKIE_BYTES: usize = 2400;
 
-/// The three heads.
+/// The three heads of requests.
 pub(crate) fn all() -> Vec<Input> {
     let mut cookies = String::new();
     let mut number = 0_u64;
@@ -50,6 +51,35 @@ pub(crate) fn all() -> Vec<Input> {
         input("35 B", SHORT.to_owned()),
         input("browser", format!("{BROWSER}\r\n")),
         input("cookies", format!("{BROWSER}Cookie: {cookies}\r\n\r\n")),
+    ]
+}
+
+const ANSWER: &str = "HTTP/1.1 200 OK\r\n\
+    Content-Type: application/json\r\n\
+    Content-Length: 27\r\n\
+    Date: Sat, 21 Nov 2026 11:12:13 GMT\r\n\r\n";
+
+const PAGE: &str = "HTTP/1.1 200 OK\r\n\
+    Date: Sat, 21 Nov 2026 11:12:13 GMT\r\n\
+    Content-Type: text/html; charset=utf-8\r\n\
+    Transfer-Encoding: chunked\r\n\
+    Connection: keep-alive\r\n\
+    Cache-Control: max-age=0, private, must-revalidate\r\n\
+    ETag: W/\"6f1c2ae7d3b94f0c8a5e7d1b2c3f4a59\"\r\n\
+    Vary: Accept-Encoding, Accept, X-Requested-With\r\n\
+    Strict-Transport-Security: max-age=31536000; includeSubDomains; preload\r\n\
+    X-Frame-Options: deny\r\n\
+    X-Content-Type-Options: nosniff\r\n\
+    Referrer-Policy: origin-when-cross-origin, strict-origin-when-cross-origin\r\n\
+    Content-Security-Policy: default-src 'none'; base-uri 'self'; img-src 'self' data: blob:\r\n\
+    Set-Cookie: _session=0fb1a7c29d3e4f58; path=/; secure; HttpOnly; SameSite=Lax\r\n\
+    Server: example\r\n\r\n";
+
+/// Two heads of responses.
+pub(crate) fn responses() -> Vec<Input> {
+    vec![
+        input("API", ANSWER.to_owned()),
+        input("page", PAGE.to_owned()),
     ]
 }
 

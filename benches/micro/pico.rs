@@ -9,7 +9,7 @@
 use std::ffi::{c_char, c_int};
 use std::ptr;
 
-use picohttpparser_sys::{phr_header, phr_parse_request};
+use picohttpparser_sys::{phr_header, phr_parse_request, phr_parse_response};
 
 use crate::request_head::{FIELDS_MAX, Found};
 
@@ -44,6 +44,29 @@ impl Parser {
                 &raw mut path,
                 &raw mut path_len,
                 &raw mut minor_version,
+                self.headers.as_mut_ptr(),
+                &raw mut count,
+                0,
+            )
+        };
+        Some((usize::try_from(len).ok()?, count))
+    }
+
+    /// Length and number of fields of the head of a response.
+    #[expect(unsafe_code, reason = "the yardstick is a C function")]
+    pub(crate) fn parse_response(&mut self, head: &[u8]) -> Found {
+        let mut message: *const c_char = ptr::null();
+        let (mut message_len, mut minor_version, mut status): (usize, c_int, c_int) = (0, 0, 0);
+        let mut count = self.headers.len();
+        // SAFETY: as in `parse`.
+        let len = unsafe {
+            phr_parse_response(
+                head.as_ptr().cast(),
+                head.len(),
+                &raw mut minor_version,
+                &raw mut status,
+                &raw mut message,
+                &raw mut message_len,
                 self.headers.as_mut_ptr(),
                 &raw mut count,
                 0,

@@ -30,12 +30,13 @@ pub(crate) struct Peer {
     pub(crate) name: &'static str,
     /// How it is configured, in a few words.
     pub(crate) settings: &'static str,
-    speaks: Speaks,
+    pub(crate) speaks: Speaks,
     program: Program,
 }
 
+/// Which protocols a peer serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Speaks {
+pub(crate) enum Speaks {
     Http,
     WebSocket,
     Both,

@@ -44,6 +44,15 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `peer` on `core` and waits for its port.
     pub(crate) fn start(peer: &Peer, core: usize) -> Result<Self, String> {
+        Self::start_with(peer, core, Stdio::inherit())
+    }
+
+    /// The same, for clients that misbehave: what it says about them is dropped.
+    pub(crate) fn start_quietly(peer: &Peer, core: usize) -> Result<Self, String> {
+        Self::start_with(peer, core, Stdio::null())
+    }
+
+    fn start_with(peer: &Peer, core: usize, stderr: Stdio) -> Result<Self, String> {
         let harness = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
         let mut command = Command::new(&harness);
         command
@@ -61,6 +70,7 @@ impl Process {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .map_err(|error| format!("{} does not start: {error}", peer.name))?;
         let outcome = match child.stdout.take() {

@@ -19,6 +19,8 @@ use super::clean::{
 };
 use super::framing::{Facts, is_port_or_nothing};
 pub use super::scan::HeadProgress;
+#[doc(hidden)]
+pub use super::simd::use_instructions;
 use super::simd::{self, Room};
 use super::token::is_value_byte;
 use super::{Field, Framing, Method, RequestHead, ResponseHead, Version};

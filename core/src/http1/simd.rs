@@ -62,6 +62,25 @@ pub(super) fn parse_request(
     parse_request_in_words(input, progress, limits, fields)
 }
 
+/// Parses with the set of instructions called `name` from now on, in all threads, if this CPU has
+/// it, and says whether. For measurements; answers are the same with all.
+pub fn use_instructions(name: &str) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return match name {
+        "words" => x86::use_level(x86::BASELINE),
+        "sse4.2" => x86::use_level(x86::SSE42),
+        "avx2" => x86::use_level(x86::AVX2),
+        _ => false,
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    return name
+        == if cfg!(target_arch = "aarch64") {
+            "neon"
+        } else {
+            "words"
+        };
+}
+
 /// [`clean::clean_fields`] with the best instructions this CPU has. The head's end.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn clean_fields(

@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 /// This CPU has not been asked yet.
 const UNKNOWN: u8 = 0;
 /// Nothing beyond what all have.
-const BASELINE: u8 = 1;
+pub(super) const BASELINE: u8 = 1;
 pub(super) const SSE42: u8 = 2;
 pub(super) const AVX2: u8 = 3;
 
@@ -34,6 +34,15 @@ pub(super) fn ask_once() {
     if level() == UNKNOWN {
         LEVEL.store(ask(), Ordering::Relaxed);
     }
+}
+
+/// Uses `level` from now on, if this CPU has it, and says whether.
+pub(super) fn use_level(wanted: u8) -> bool {
+    let has = wanted <= ask();
+    if has {
+        LEVEL.store(wanted, Ordering::Relaxed);
+    }
+    has
 }
 
 #[cold]

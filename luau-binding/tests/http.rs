@@ -338,3 +338,40 @@ fn a_server_listens_at_a_socket_file() {
     assert!(answer.ends_with("\r\n\r\n0"), "{answer}");
     assert_eq!(server.stop(), "");
 }
+
+#[test]
+fn a_server_says_its_own_words_where_it_refuses_by_itself() {
+    let server = Served::start(
+        "local server = net.serve({
+            limits = { bodyBytes = 4 },
+            refusals = {
+                [400] = false,
+                [413] = {
+                    reason = 'Payload Too Large',
+                    headers = { ['content-type'] = 'application/json' },
+                    body = '{}',
+                },
+                [500] = { headers = { connection = 'close' }, body = buffer.fromstring('sorry') },
+            },
+            request = function() error('x') end,
+            error = function() end,
+        })",
+    );
+    let answer = server.exchange("PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    assert!(
+        head.starts_with("HTTP/1.1 413 Payload Too Large\r\n"),
+        "{head}"
+    );
+    assert!(
+        head.contains("\r\ncontent-type: application/json\r\n"),
+        "{head}"
+    );
+    assert_eq!(body, "{}");
+    let answer = server.exchange("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nsorry"), "{answer}");
+    assert_eq!(server.exchange("GARBAGE\r\n\r\n"), "");
+    server.stop();
+}

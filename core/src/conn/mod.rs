@@ -18,12 +18,14 @@
 mod body;
 pub mod client;
 mod pipeline;
+mod refusals;
 mod response;
 mod server;
 mod stream;
 pub mod websocket;
 
 pub use client::{Ask, AskBody, ClientConn, OPENING_ENTROPY_BYTES, WsOpening};
+pub use refusals::{RefusalPage, Refusals};
 pub use response::{Response, SharedDate};
 pub use server::{Accepted, ServerConn, ServerSettings};
 pub use stream::StreamConn;

@@ -182,15 +182,24 @@ pub(super) enum Persistence {
 /// Bytes of a head beside its fields.
 const HEAD_BYTES: usize = 176;
 
+/// What was decided about a head beside what the response says itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head<'a> {
+    /// The reason phrase; `None` for the registered one.
+    pub(super) reason: Option<&'a [u8]>,
+    pub(super) fields: FieldPlan,
+    pub(super) plan: BodyPlan,
+    pub(super) persistence: Persistence,
+}
+
 /// Writes the head.
 pub(super) fn write_head(
     out: &mut SendBuffer,
     response: &Response<'_>,
-    fields: FieldPlan,
-    plan: BodyPlan,
-    persistence: Persistence,
+    head: Head<'_>,
     date: &SharedDate,
 ) {
+    let fields = head.fields;
     // One reservation for all of it: a small answer is one piece of memory.
     let field_bytes: usize = response
         .fields
@@ -198,7 +207,10 @@ pub(super) fn write_head(
         .map(|(name, value)| name.len() + value.len() + 4)
         .sum();
     let tail = out.tail(HEAD_BYTES + field_bytes);
-    write::status_line(tail, response.status);
+    match head.reason {
+        None => write::status_line(tail, response.status),
+        Some(reason) => write::status_line_saying(tail, response.status, reason),
+    }
     if !fields.dated {
         write::date(tail, &date.get());
     }
@@ -210,12 +222,12 @@ pub(super) fn write_head(
             write::field(tail, name, value);
         }
     }
-    match plan {
+    match head.plan {
         BodyPlan::Nothing | BodyPlan::UntilClose => {}
         BodyPlan::Length(length) => write::content_length(tail, length),
         BodyPlan::Chunked => write::field(tail, b"Transfer-Encoding", b"chunked"),
     }
-    let connection: &[u8] = match (persistence, fields.upgrade) {
+    let connection: &[u8] = match (head.persistence, fields.upgrade) {
         (Persistence::Implied, false) => b"",
         (Persistence::Implied, true) => b"upgrade",
         (Persistence::KeepAlive, false) => b"keep-alive",

@@ -17,13 +17,15 @@
 //! - A violation is answered behind the answers still owed, then the connection closes.
 //! - Events and output do not depend on how the input is cut.
 //!
-//! Not here: what input does to it (`server/input.rs`), the order of answers (`pipeline.rs`), what
+//! Not here: what input does to it (`server/input.rs`), what a refusal says (`server/refuse.rs`), the order of answers (`pipeline.rs`), what
 //! they look like (`response.rs`).
 
 mod input;
+mod refuse;
 
 use super::body::IncomingBody;
 use super::pipeline::{Answer, Asked, Pipeline};
+use super::refusals::Refusals;
 use super::response::{self, BodyPlan, FieldPlan, Persistence, Response, SharedDate};
 use super::{Appetite, Deadline, EventLog, Exchange, Misuse, WsSettings};
 use crate::buffer::SendBuffer;
@@ -48,6 +50,8 @@ pub struct ServerSettings {
     /// Whether upgrades to WebSocket may be accepted. If not, `Upgrade` is ignored, as RFC 9110
     /// §7.8 allows.
     pub websocket: bool,
+    /// What it says where it refuses by itself.
+    pub refusals: Refusals,
 }
 
 /// Where the input stands.
@@ -252,18 +256,28 @@ impl ServerConn {
         now: Instant,
         out: &mut SendBuffer,
     ) -> Result<(), Misuse> {
+        self.respond_saying(exchange, response, None, now, out)
+    }
+
+    /// The same with `reason` as the reason phrase, in place of the registered one.
+    fn respond_saying(
+        &mut self,
+        exchange: Exchange,
+        response: &Response<'_>,
+        reason: Option<&[u8]>,
+        now: Instant,
+        out: &mut SendBuffer,
+    ) -> Result<(), Misuse> {
         let (fields, asked) = self.check(exchange, response)?;
         let plan = response::plan_whole(response, fields, asked)?;
-        let persistence = self.decide_persistence(exchange, fields, plan, asked);
-        let slot = self.pipeline.slot(exchange, out);
-        response::write_head(
-            slot.out,
-            response,
+        let head = response::Head {
+            reason,
             fields,
             plan,
-            persistence,
-            &self.settings.date,
-        );
+            persistence: self.decide_persistence(exchange, fields, plan, asked),
+        };
+        let slot = self.pipeline.slot(exchange, out);
+        response::write_head(slot.out, response, head, &self.settings.date);
         if !response::is_bodiless(response.status, asked) {
             slot.out.append(response.body);
         }
@@ -285,16 +299,14 @@ impl ServerConn {
     ) -> Result<(), Misuse> {
         let (fields, asked) = self.check(exchange, response)?;
         let (plan, answer) = response::plan_streamed(response.status, fields, asked);
-        let persistence = self.decide_persistence(exchange, fields, plan, asked);
-        let slot = self.pipeline.slot(exchange, out);
-        response::write_head(
-            slot.out,
-            response,
+        let head = response::Head {
+            reason: None,
             fields,
             plan,
-            persistence,
-            &self.settings.date,
-        );
+            persistence: self.decide_persistence(exchange, fields, plan, asked),
+        };
+        let slot = self.pipeline.slot(exchange, out);
+        response::write_head(slot.out, response, head, &self.settings.date);
         *slot.answer = answer;
         Ok(())
     }

@@ -34,10 +34,15 @@ pub fn status_line(tail: &mut Vec<u8>, status: u16) {
         // Most answers: one copy of known length.
         return tail.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
     }
+    status_line_saying(tail, status, reason_phrase(status).as_bytes());
+}
+
+/// The same with `reason`, which the caller has checked, as the reason phrase.
+pub fn status_line_saying(tail: &mut Vec<u8>, status: u16, reason: &[u8]) {
     let digit = |unit: u16| b'0' + (status / unit % 10).to_le_bytes()[0];
     tail.extend_from_slice(b"HTTP/1.1 ");
     tail.extend_from_slice(&[digit(100), digit(10), digit(1), b' ']);
-    tail.extend_from_slice(reason_phrase(status).as_bytes());
+    tail.extend_from_slice(reason);
     tail.extend_from_slice(b"\r\n");
 }
 

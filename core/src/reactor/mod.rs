@@ -48,7 +48,7 @@ pub use stream::Protocol;
 pub use stream::StreamTls;
 
 use crate::buffer::BufferPool;
-use crate::conn::SharedDate;
+use crate::conn::{Refusals, SharedDate};
 use crate::date;
 use crate::limits::{Limits, LimitsError};
 use crate::topics::Topics;
@@ -90,6 +90,8 @@ pub struct ServerConfig {
     pub collect_bodies: bool,
     /// Allow upgrades to WebSocket. Default false: `Upgrade` is then ignored.
     pub websocket: bool,
+    /// What is said where a request is refused without the application. Default: the broken rule.
+    pub refusals: Refusals,
     /// Speak TLS, and nothing without. Default `None`.
     #[cfg(feature = "tls")]
     pub tls: Option<Arc<ServerTls>>,
@@ -102,6 +104,7 @@ impl Default for ServerConfig {
             protocol: Protocol::Http,
             collect_bodies: true,
             websocket: false,
+            refusals: Refusals::default(),
             #[cfg(feature = "tls")]
             tls: None,
         }

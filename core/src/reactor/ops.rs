@@ -57,6 +57,7 @@ impl<N: Net> Reactor<N> {
             date: Rc::clone(&self.date),
             collect_bodies: config.collect_bodies,
             websocket: config.websocket,
+            refusals: config.refusals,
         });
         let key = ListenerKey(self.next_listener);
         let socket = self.net.listen(at, u64::from(key.0))?;
@@ -116,6 +117,21 @@ impl<N: Net> Reactor<N> {
     ) -> Result<Pressure, Misuse> {
         self.answer(conn, exchange, |server, out, now| {
             server.respond(exchange, response, now, out)
+        })
+    }
+
+    /// Answers a request as `response` says, or with the page that the listener has for its status.
+    ///
+    /// # Errors
+    /// As [`respond`](Self::respond).
+    pub fn respond_with_page(
+        &mut self,
+        conn: ConnKey,
+        exchange: Exchange,
+        response: &Response<'_>,
+    ) -> Result<Pressure, Misuse> {
+        self.answer(conn, exchange, |server, out, now| {
+            server.respond_with_page(exchange, response, now, out)
         })
     }
 

@@ -9,8 +9,8 @@ use crate::output;
 use crate::settings::Settings;
 use hukilau_core::buffer::{BufferPool, SendBuffer};
 use hukilau_core::conn::{
-    Appetite, Driver, Event, EventLog, Exchange, Misuse, Response, ServerConn, ServerSettings,
-    SharedDate, WsConn,
+    Appetite, Driver, Event, EventLog, Exchange, Misuse, Refusals, Response, ServerConn,
+    ServerSettings, SharedDate, WsConn,
 };
 use hukilau_core::http1::{Framing, Request, Version};
 use hukilau_core::violation::Violation;
@@ -165,6 +165,7 @@ impl<'a> Connection<'a> {
                 date: Rc::new(SharedDate::new(DATE)),
                 collect_bodies: !settings.stream_bodies,
                 websocket: settings.websocket,
+                refusals: Refusals::default(),
             };
             Driver::Server(ServerConn::new(Rc::new(shared), now))
         };

@@ -343,7 +343,8 @@ fn read_value(
     Ok(())
 }
 
-/// Answers with a status and a line of text: for what the script did not decide.
+/// Answers with the server's page for a status, or with a line of text: for what the script did not
+/// decide.
 pub(crate) fn respond_plain(
     worker: &Worker,
     conn: ConnKey,
@@ -363,7 +364,7 @@ pub(crate) fn respond_plain(
     let sent = worker
         .reactor
         .borrow_mut()
-        .respond(conn, exchange, &response);
+        .respond_with_page(conn, exchange, &response);
     if let Err(misuse) = sent
         && !matches!(misuse, Misuse::Gone | Misuse::AlreadyAnswered)
     {

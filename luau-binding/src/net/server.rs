@@ -79,8 +79,10 @@ const OPTIONS: &[&str] = &[
     "websocket",
     "tls",
     "limits",
+    "refusals",
     "error",
 ];
+
 /// `net.serve(options)` and `net.serve(port, handler)`.
 pub(crate) fn serve(stack: &mut Stack<'_>) -> Outcome {
     if stack.kind(1) == Kind::Number {
@@ -141,6 +143,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         protocol: Protocol::Http,
         websocket: websocket.is_some(),
         collect_bodies: !streams_bodies,
+        refusals: options::read_refusals(stack, options)?,
     };
     let listener = listen(worker, &endpoint, config).map_err(|why| options.error(why))?;
     let bound = worker.reactor.borrow().local_endpoint(listener);

@@ -3,8 +3,8 @@
 use super::{Ask, AskBody, ClientConn};
 use crate::buffer::{BufferPool, SendBuffer};
 use crate::conn::{
-    Appetite, Deadline, Event, EventLog, Exchange, Misuse, Response, ServerConn, ServerSettings,
-    SharedDate,
+    Appetite, Deadline, Event, EventLog, Exchange, Misuse, Refusals, Response, ServerConn,
+    ServerSettings, SharedDate,
 };
 use crate::limits::Limits;
 use crate::violation::Violation;
@@ -417,6 +417,7 @@ proptest! {
             date: Rc::new(SharedDate::new(*b"Sun, 06 Nov 1994 08:49:37 GMT")),
             collect_bodies: true,
             websocket: false,
+            refusals: Refusals::default(),
         };
         let mut server = ServerConn::new(Rc::new(settings), now);
         let pool = BufferPool::default();

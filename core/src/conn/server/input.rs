@@ -6,13 +6,12 @@
 //! - A step consumes something or asks for more; it never consumes what it has not understood.
 //! - What is refused is refused before anything of it was delivered, where that can be known.
 //!
-//! Not here: answers of the application (`conn/server.rs`).
+//! Not here: answers of the application (`conn/server.rs`), what a refusal says (`server/refuse.rs`).
 
 use super::{ServerConn, State};
 use crate::buffer::SendBuffer;
 use crate::conn::body::{Destination, IncomingBody};
-use crate::conn::pipeline::{Answer, Asked};
-use crate::conn::response::{self, BodyPlan, FieldPlan, Persistence, Response};
+use crate::conn::pipeline::Asked;
 use crate::conn::{EventLog, Exchange};
 use crate::http1::{Framing, Method, RequestHead, Version, parse};
 use crate::violation::Violation;
@@ -39,7 +38,7 @@ impl Refusal {
     }
 
     /// What the answer must say beside its status.
-    fn fields(self) -> &'static [(&'static [u8], &'static [u8])] {
+    pub(super) fn fields(self) -> &'static [(&'static [u8], &'static [u8])] {
         match self {
             Self::Violation(_) => &[],
             Self::Handshake(error) => error.fields(),
@@ -181,63 +180,6 @@ impl ServerConn {
             };
         }
         Ok(taken.consumed)
-    }
-
-    /// Answers a broken rule, in its turn, and takes nothing more.
-    pub(super) fn refuse(&mut self, refusal: Refusal, out: &mut SendBuffer) {
-        let (status, rule, section) = match refusal {
-            Refusal::Violation(violation) => {
-                (violation.status(), violation.rule(), violation.section())
-            }
-            Refusal::Handshake(error) => (error.status(), error.rule(), error.section()),
-        };
-        let mut body = String::with_capacity(96);
-        for part in [rule, " (", section, ")\n"] {
-            body.push_str(part);
-        }
-        self.deadline = None;
-        self.refuse_with(status, body.as_bytes(), refusal.fields(), out);
-    }
-
-    pub(super) fn refuse_with(
-        &mut self,
-        status: u16,
-        body: &[u8],
-        more: &[(&[u8], &[u8])],
-        out: &mut SendBuffer,
-    ) {
-        let exchange = match core::mem::replace(&mut self.state, State::Done) {
-            State::Body { exchange, .. }
-            | State::Upgrade { exchange, .. }
-            | State::Refused { exchange } => exchange,
-            State::Head { .. } | State::Done => self.pipeline.open(Asked::default()),
-        };
-        self.pipeline.close_after(exchange);
-        match self.pipeline.answer(exchange) {
-            Ok(Answer::Waiting) => {}
-            // The application has begun to answer, and what it may be waiting for will not come. That
-            // the answer is cut short tells the client.
-            Ok(_) => return self.is_over = true,
-            // It has answered before it heard all; the connection ends behind that.
-            Err(_) => return,
-        }
-        let mut fields: Vec<(&[u8], &[u8])> = vec![(b"Content-Type", b"text/plain; charset=utf-8")];
-        fields.extend_from_slice(more);
-        let response = Response {
-            status,
-            fields: &fields,
-            body,
-        };
-        let plan = BodyPlan::Length(body.len() as u64);
-        let bodiless = response::is_bodiless(status, self.pipeline.asked(exchange));
-        let slot = self.pipeline.slot(exchange, out);
-        let fields = FieldPlan::of(&fields).unwrap_or_default();
-        let date = &self.settings.date;
-        response::write_head(slot.out, &response, fields, plan, Persistence::Close, date);
-        if !bodiless {
-            slot.out.append(body);
-        }
-        self.pipeline.finish(exchange, out);
     }
 }
 

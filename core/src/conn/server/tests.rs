@@ -3,7 +3,8 @@
 use super::{ServerConn, ServerSettings};
 use crate::buffer::{BufferPool, SendBuffer};
 use crate::conn::{
-    Appetite, Deadline, Event, EventLog, Exchange, Misuse, Response, SharedDate, WsSettings,
+    Appetite, Deadline, Event, EventLog, Exchange, Misuse, RefusalPage, Refusals, Response,
+    SharedDate, WsSettings,
 };
 use crate::limits::Limits;
 use crate::violation::Violation;
@@ -34,6 +35,7 @@ impl Harness {
             date: Rc::new(SharedDate::new(DATE)),
             collect_bodies: true,
             websocket: true,
+            refusals: Refusals::default(),
         };
         change(&mut settings);
         let now = origin();
@@ -607,3 +609,97 @@ fn a_drain_closes_the_idle_at_once_and_the_busy_when_they_are_answered() {
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+fn pages(body: &str, fields: &[(&str, &str)], reason: Option<&str>) -> RefusalPage {
+    let boxed = |text: &str| -> Box<[u8]> { text.as_bytes().into() };
+    RefusalPage {
+        reason: reason.map(boxed),
+        fields: fields.iter().map(|(n, v)| (boxed(n), boxed(v))).collect(),
+        body: boxed(body),
+    }
+}
+
+#[test]
+fn rfc9110_15_a_refusal_says_what_the_listener_has_for_its_status() {
+    let page = pages("too much", &[("X-A", "b")], Some("Payload Too Large"));
+    let mut harness = Harness::with(|settings| {
+        settings.refusals.set_page(413, page).expect("a page");
+    });
+    harness.receive(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048577\r\n\r\n");
+    assert_eq!(
+        harness.sent(),
+        "HTTP/1.1 413 Payload Too Large\r\nX-A: b\r\nContent-Length: 8\r\nConnection: close\r\n\r\n\
+         too much"
+    );
+    assert_eq!(harness.conn.appetite(), Appetite::Close);
+}
+
+#[test]
+fn the_page_of_a_status_stands_in_for_an_answer_that_is_left_to_the_server() {
+    let fields = [("Content-Type", "text/html"), ("Connection", "close")];
+    let page = pages("<p>sorry", &fields, None);
+    let mut harness = Harness::with(|settings| {
+        settings.refusals.set_page(500, page).expect("a page");
+    });
+    harness.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let response = Response {
+        status: 500,
+        fields: &[(b"Content-Type", b"text/plain"), (b"Allow", b"GET")],
+        body: b"plain",
+    };
+    let now = harness.now;
+    let answered = harness
+        .conn
+        .respond_with_page(Exchange(0), &response, now, &mut harness.out);
+    assert_eq!(answered, Ok(()));
+    assert_eq!(
+        harness.sent(),
+        "HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/html\r\nAllow: GET\r\n\
+         Content-Length: 8\r\nConnection: close\r\n\r\n<p>sorry"
+    );
+    assert_eq!(harness.conn.appetite(), Appetite::Close);
+}
+
+#[test]
+fn a_status_may_be_refused_in_silence_but_answers_that_are_owed_are_given() {
+    let mut harness = Harness::with(|settings| {
+        settings.refusals.set_silent(408).expect("a status");
+    });
+    harness.receive(b"GET / HT");
+    let late = harness.now + Duration::from_secs(10);
+    let missed = harness.conn.handle_deadline(late, &mut harness.out);
+    assert_eq!(missed, Some(Deadline::Head));
+    assert_eq!(harness.sent(), "");
+    assert_eq!(harness.conn.appetite(), Appetite::Close);
+
+    let mut harness = Harness::with(|settings| {
+        settings.refusals.set_silent(400).expect("a status");
+    });
+    harness.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT");
+    let ended = harness.conn.receive_eof(&mut harness.out);
+    assert_eq!(ended, Err(Violation::Incomplete));
+    harness.respond(0, "first");
+    let sent = harness.sent();
+    assert!(sent.starts_with("HTTP/1.1 200 OK\r\n"), "{sent}");
+    assert!(sent.contains("HTTP/1.1 400 Bad Request\r\n"), "{sent}");
+}
+
+#[test]
+fn a_page_that_could_not_be_sent_is_not_taken() {
+    let mut refusals = Refusals::default();
+    for (status, fields, reason, want) in [
+        (200, &[][..], None, Misuse::InvalidStatus),
+        (400, &[("A", "b\r\nc")][..], None, Misuse::InvalidField),
+        (
+            400,
+            &[("Content-Length", "1")][..],
+            None,
+            Misuse::InvalidField,
+        ),
+        (400, &[][..], Some("a\nb"), Misuse::InvalidField),
+    ] {
+        let taken = refusals.set_page(status, pages("x", fields, reason));
+        assert_eq!(taken, Err(want), "{status} {fields:?} {reason:?}");
+    }
+    assert_eq!(refusals, Refusals::default());
+}

@@ -1,4 +1,4 @@
-//! The options `limits` and `websocket` of `net.serve`, turned into what core is configured with.
+//! The options `limits`, `websocket` and `refusals` of `net.serve`, turned into what core is configured with.
 //!
 //! Sits inside `server.rs`. Every value has its bounds here, and a message that names the option;
 //! core checks once more that they do not contradict each other.
@@ -9,9 +9,10 @@
 //! Not here: what the limits do (core), the other options (`server.rs`).
 
 use super::WebSocketOptions;
+use crate::net::response::{self, Fields};
 use crate::value::{Options, describe};
 use crate::vm::{Kind, Raise, Stack};
-use hukilau_core::conn::{Backpressure, Overflow, WsSettings};
+use hukilau_core::conn::{Backpressure, Misuse, Overflow, RefusalPage, Refusals, WsSettings};
 use hukilau_core::limits::Limits;
 use hukilau_core::ws::Role;
 use hukilau_core::ws::deflate::DeflateSettings;
@@ -139,6 +140,76 @@ fn read_timeouts(
         }
     }
     Ok(())
+}
+
+/// `refusals`: by status, a page `{ reason, headers, body }`, or false to close without a word.
+pub(super) fn read_refusals(
+    stack: &mut Stack<'_>,
+    options: Options<'_>,
+) -> Result<Refusals, Raise> {
+    let mut refusals = Refusals::default();
+    let Some(index) = options.table(stack, c"refusals")? else {
+        return Ok(refusals);
+    };
+    let owner = "net.serve: refusals";
+    let mut cursor = 0;
+    while let Some(next) = stack.next_entry(index, cursor) {
+        cursor = next;
+        let (key, value) = (stack.len() - 1, stack.len());
+        let must = "must be tables or false, by statuses from 400 to 599";
+        let wrong = || Raise::from(format!("{owner}: its entries {must}"));
+        let number = stack.number(key).filter(|number| number.fract() == 0.0);
+        let number = number.filter(|number| (400.0..=599.0).contains(number));
+        #[expect(clippy::cast_possible_truncation, reason = "checked to be below 600")]
+        let status = number.ok_or_else(wrong)? as u16;
+        let set = match (stack.kind(value), stack.boolean(value)) {
+            (Kind::Boolean, Some(false)) => refusals.set_silent(status),
+            (Kind::Table, _) => refusals.set_page(status, read_page(stack, value)?),
+            _ => return Err(wrong()),
+        };
+        set.map_err(|misuse| match misuse {
+            Misuse::InvalidField => Raise::from(format!(
+                "{owner}: the page for {status} has a header or a reason that cannot be sent"
+            )),
+            other => Raise::from(format!("{owner}: {status}: {other}")),
+        })?;
+        stack.pop(2);
+    }
+    stack.pop(1);
+    Ok(refusals)
+}
+
+/// The page at `index`.
+fn read_page(stack: &mut Stack<'_>, index: i32) -> Result<RefusalPage, Raise> {
+    let given = Options {
+        index,
+        owner: "net.serve: refusals",
+    };
+    given.check_keys(stack, &["reason", "headers", "body"])?;
+    let mut page = RefusalPage::default();
+    if let Some(reason) = given.text(stack, c"reason")? {
+        page.reason = Some(reason.into_bytes().into());
+    }
+    if let Some(at) = given.table(stack, c"headers")? {
+        let mut fields = Fields::default();
+        response::read_headers(stack, at, &mut fields).map_err(|text| given.error(text))?;
+        fields.with(|fields| {
+            let own = |(name, value): &(&[u8], &[u8])| (Box::from(*name), Box::from(*value));
+            page.fields = fields.iter().map(own).collect();
+        });
+        stack.pop(1);
+    }
+    stack.push_field(index, c"body");
+    let at = stack.len();
+    if !stack.is_nil(at) {
+        let body = stack.bytes(at).map(Box::from);
+        page.body = body.ok_or_else(|| {
+            let found = describe(stack, at);
+            given.error(format!("'body' must be a string or a buffer, not {found}"))
+        })?;
+    }
+    stack.pop(1);
+    Ok(page)
 }
 
 /// What scripts call a limit of core that other limits can contradict.

@@ -121,13 +121,47 @@ const MODULES: &[Module] = modules! {
         "@huki/surface/lune/server" = "lune/server",
         "@huki/surface/lune/socket" = "lune/socket",
     }
+    Zune {
+        "@huki/surface/zune" = "zune/init",
+        "@huki/surface/zune/crypto_tls" = "zune/crypto_tls",
+        "@huki/surface/zune/io" = "zune/io",
+        "@huki/surface/zune/fs" = "zune/fs",
+        "@huki/surface/zune/message" = "zune/message",
+        "@huki/surface/zune/names" = "zune/names",
+        "@huki/surface/zune/net" = "zune/net",
+        "@huki/surface/zune/options" = "zune/options",
+        "@huki/surface/zune/process" = "zune/process",
+        "@huki/surface/zune/serde" = "zune/serde",
+        "@huki/surface/zune/serve" = "zune/serve",
+        "@huki/surface/zune/sockets" = "zune/sockets",
+        "@huki/surface/zune/task" = "zune/task",
+        "@huki/surface/zune/testing" = "zune/testing",
+        "@huki/surface/zune/version" = "zune/version",
+        "@huki/surface/zune/websocket" = "zune/websocket",
+    }
+    Zcore {
+        "@zcore/fs" = "zune/fs",
+        "@zcore/net" = "zune/seed_net",
+        "@zcore/process" = "zune/process",
+        "@zcore/serde" = "zune/serde",
+        "@zcore/task" = "zune/task",
+        "@zcore/testing" = "zune/testing",
+        "@zune/fs" = "zune/fs",
+        "@zune/net" = "zune/seed_net",
+        "@zune/process" = "zune/process",
+        "@zune/serde" = "zune/serde",
+        "@zune/task" = "zune/task",
+        "@zune/testing" = "zune/testing",
+        "@huki/surface/zune/seed_serve" = "zune/seed_serve",
+        "@huki/surface/zune/seed_socket" = "zune/seed_socket",
+    }
 };
 
 /// A global that appears when a source names it.
 #[derive(Debug)]
 struct Global {
     name: &'static str,
-    /// The module that it comes from, a path of [`MODULES`].
+    /// The module that it comes from, a path of [`MODULES`], scripts may require it or not.
     path: &'static str,
     /// The module's field that it is; `None` for the module itself.
     field: Option<&'static str>,
@@ -136,7 +170,13 @@ struct Global {
     is_asked_for: bool,
 }
 
-const GLOBALS: &[Global] = &[];
+const GLOBALS: &[Global] = &[Global {
+    name: "zune",
+    path: "@huki/surface/zune",
+    field: None,
+    dialect: Dialect::Zune,
+    is_asked_for: false,
+}];
 
 /// Requires that begin so are never files: an unknown one is told the known ones.
 const OURS: &[&str] = &["@lune/", "@lute/", "@zcore/", "@zune/", "@huki/surface"];
@@ -157,6 +197,8 @@ pub(crate) struct State {
     is_forced: Cell<bool>,
     /// Something that nothing caught has been reported.
     has_failed: Cell<bool>,
+    /// A test of a script has failed.
+    has_failed_test: Cell<bool>,
     pub(crate) lost: lost::Lost,
 }
 
@@ -171,9 +213,16 @@ impl State {
         self.dialect.get() == Some(Dialect::Lune)
     }
 
-    /// The exit status when nothing is left to do. In Lune a failure anywhere makes it 1.
+    /// Notes that a test of a script has failed.
+    fn note_failed_test(&self) {
+        self.has_failed_test.set(true);
+    }
+
+    /// The exit status when nothing is left to do: 1 if a test has failed. In Lune a failure
+    /// anywhere makes it 1.
     pub(crate) fn status(&self) -> u8 {
-        u8::from(self.outlives_failure() && self.has_failed.get())
+        let has_failed = self.outlives_failure() && self.has_failed.get();
+        u8::from(has_failed || self.has_failed_test.get())
     }
 }
 
@@ -199,8 +248,11 @@ return function(modules, path)
 	local value = load(path, false)
 	if value ~= nil then rawset(modules, path, value) end
 	return value
-end
+end, inner
 ";
+
+/// Where the `require` of surfaces is kept.
+const INNER: &str = "_SURFACES";
 
 /// What stands before each surface, on its first line: its `require` also finds what scripts cannot.
 const PRELUDE: &str = "local require = ... ";
@@ -218,12 +270,13 @@ pub(crate) fn install(
     let compile = lua.create_function(compile)?;
     let parts = lua.create_table()?;
     parts.raw_set("@huki/surface", helpers::module(lua, worker)?)?;
-    let loader: mlua::Function = lua
+    let (loader, inner): (mlua::Function, mlua::Function) = lua
         .load(LOADER)
         .set_name(format!("={CHUNK}]"))
         .call((compile, &modules, parts))?;
     let meta = lua.create_table()?;
     meta.raw_set("__index", loader)?;
+    lua.set_named_registry_value(INNER, inner)?;
     modules.set_metatable(Some(meta))?;
     if let Some(dialect) = forced {
         worker.surface.is_forced.set(true);
@@ -340,8 +393,8 @@ pub(crate) fn prepare(lua: &mlua::Lua, worker: &Worker, source: &[u8]) -> mlua::
         if global.is_asked_for && !is_forced {
             continue;
         }
-        let modules: mlua::Table = lua.named_registry_value(REGISTERED)?;
-        let module: mlua::Value = modules.get(global.path)?;
+        let inner: mlua::Function = lua.named_registry_value(INNER)?;
+        let module: mlua::Value = inner.call(global.path)?;
         let value = match (global.field, &module) {
             (Some(field), mlua::Value::Table(module)) => module.raw_get(field)?,
             _ => module,

@@ -19,3 +19,4 @@ mod topics;
 mod types;
 mod websocket;
 mod workers;
+mod zune;

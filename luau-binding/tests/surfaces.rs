@@ -56,6 +56,11 @@ fn programs_for_lune_run_unmodified() {
     run_folder("lune");
 }
 
+#[test]
+fn programs_for_zune_run_unmodified() {
+    run_folder("zune");
+}
+
 #[track_caller]
 fn stdout(output: &Output) -> &str {
     assert!(output.status.success(), "{output:?}");

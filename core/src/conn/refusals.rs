@@ -14,13 +14,16 @@ use super::Misuse;
 use super::response::FieldPlan;
 use crate::http1::token;
 
+/// A name and its value.
+type OwnField = (Box<[u8]>, Box<[u8]>);
+
 /// The page of one status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RefusalPage {
     /// The reason phrase; `None` for the registered one.
     pub reason: Option<Box<[u8]>>,
     /// Names and values. `Connection` may be `close`.
-    pub fields: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub fields: Vec<OwnField>,
     /// The body.
     pub body: Box<[u8]>,
 }

@@ -48,6 +48,7 @@ pub struct MioNet {
     waker: Arc<PollWaker>,
     resolver: Resolver,
     reuse_port: bool,
+    backlog: i32,
 }
 
 /// A connected, or connecting, stream socket of [`MioNet`].
@@ -87,6 +88,7 @@ impl MioNet {
             resolver: Resolver::new(Waker::from(Arc::clone(&waker))),
             waker,
             reuse_port: false,
+            backlog: BACKLOG,
         })
     }
 
@@ -95,6 +97,12 @@ impl MioNet {
     /// listeners of a port; where the option is missing, [`Net::listen`] refuses to share.
     pub fn set_reuse_port(&mut self, reuse_port: bool) {
         self.reuse_port = reuse_port;
+    }
+
+    /// Has further listeners keep at most `backlog` connections that wait to be accepted. Default
+    /// 1024; systems have a bound of their own.
+    pub fn set_backlog(&mut self, backlog: Option<u16>) {
+        self.backlog = backlog.map_or(BACKLOG, i32::from);
     }
 
     fn listen_tcp(&self, at: SocketAddr) -> io::Result<TcpListener> {
@@ -115,7 +123,7 @@ impl MioNet {
             socket.set_tcp_nodelay(true)?;
         }
         socket.bind(&at.into())?;
-        socket.listen(BACKLOG)?;
+        socket.listen(self.backlog)?;
         Ok(TcpListener::from_std(socket.into()))
     }
 }

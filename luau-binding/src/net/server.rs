@@ -74,6 +74,8 @@ impl Object for Server {
 const OPTIONS: &[&str] = &[
     "port",
     "address",
+    "backlog",
+    "reusePort",
     "request",
     "streamBody",
     "websocket",
@@ -145,14 +147,19 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         collect_bodies: !streams_bodies,
         refusals: options::read_refusals(stack, options)?,
     };
-    let listener = listen(worker, &endpoint, config).map_err(|why| options.error(why))?;
+    let backlog = options
+        .whole(stack, c"backlog", (1, 65_535))?
+        .map(|backlog| u16::try_from(backlog).unwrap_or(u16::MAX));
+    let shares_port = options.flag(stack, c"reusePort")?.unwrap_or(false);
+    let listener = listen(worker, &endpoint, config, (backlog, shares_port)).map_err(|error| {
+        let (at, problem) = (show(&endpoint), plain(&error));
+        options.error(format!("cannot listen on {at}: {problem}"))
+    })?;
     let bound = worker.reactor.borrow().local_endpoint(listener);
     let (address, port) = place(&bound.unwrap_or(endpoint));
-    let is_told_server = request
-        .as_ref()
-        .is_none_or(|request| stack.sees_argument(request, 2));
+    let sees_server = |request| stack.sees_argument(request, 2);
     let state = Rc::new(ServerState {
-        is_told_server,
+        is_told_server: request.as_ref().is_none_or(sees_server),
         listener,
         address,
         port,
@@ -172,15 +179,22 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
     Ok(Returns::Values(1))
 }
 
-/// Listens at `endpoint`, or says why that cannot be.
+/// Listens, with what holds for this listener alone.
 fn listen(
     worker: &Worker,
     endpoint: &Endpoint,
     config: ServerConfig,
-) -> Result<ListenerKey, String> {
+    (backlog, shares_port): (Option<u16>, bool),
+) -> std::io::Result<ListenerKey> {
     let mut reactor = worker.reactor.borrow_mut();
-    let listening = worker.peers.listen(&mut reactor, endpoint, config);
-    listening.map_err(|error| format!("cannot listen on {}: {}", show(endpoint), plain(&error)))
+    let net = reactor.net_mut();
+    net.set_backlog(backlog);
+    net.set_reuse_port(shares_port);
+    let listener = worker.peers.listen(&mut reactor, endpoint, config);
+    let net = reactor.net_mut();
+    net.set_backlog(None);
+    net.set_reuse_port(false);
+    listener
 }
 
 /// What the system said, without the number it said it by.

@@ -12,6 +12,7 @@
 //! | `newtype(name, metamethods)` | a type of userdata: `typeof` is `name` |
 //! | `wrap(type, state, socket?)` | a value of it; when it is collected, the native socket closes |
 //! | `unwrap(type, value)` | the state of a value; nil if it is none of that type |
+//! | `failed()` | a test has failed: the process ends with status 1 |
 //! | `readFile` and the like | see `files.rs` |
 //!
 //! Not here: anything a dialect decides (`surface/*/`).
@@ -50,6 +51,7 @@ pub(super) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
     set("newtype", vm::function(lua, worker, c"newtype", newtype)?)?;
     set("wrap", vm::function(lua, worker, c"wrap", wrap)?)?;
     set("unwrap", vm::function(lua, worker, c"unwrap", unwrap)?)?;
+    set("failed", vm::function(lua, worker, c"failed", failed)?)?;
     set(
         "readFile",
         vm::function(lua, worker, c"readFile", files::read)?,
@@ -74,6 +76,11 @@ fn raise(stack: &mut Stack<'_>) -> Outcome {
     let text = stack.string(1).map(String::from_utf8_lossy);
     let text = text.ok_or_else(|| bad_argument(stack, "surface.raise", 1, "a string"))?;
     Err(Raise::from(text.into_owned()))
+}
+
+fn failed(stack: &mut Stack<'_>) -> Outcome {
+    stack.worker()?.surface.note_failed_test();
+    Ok(Returns::Values(0))
 }
 
 fn place(stack: &mut Stack<'_>) -> Outcome {

@@ -292,6 +292,12 @@ impl Client {
         self.events.pop_front()
     }
 
+    /// Whether [`next_event`](Self::next_event) has one: a request that is given to a connection at
+    /// once may cause some.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// When [`handle_time`](Self::handle_time) wants to be called.
     pub fn wake_at(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)
@@ -333,7 +339,8 @@ impl Client {
     /// Sends a piece of a request's body, after [`ClientEvent::WantsBody`]. With
     /// [`Pressure::High`], the next should wait for another.
     ///
-    /// A response may come before the body is complete; what is written then goes nowhere.
+    /// A response may come before the body is complete; what is written then goes nowhere, and the
+    /// pressure stays high.
     ///
     /// # Errors
     /// [`Misuse::LengthMismatch`] for more than was announced; [`Misuse::Gone`] for a request that
@@ -347,13 +354,13 @@ impl Client {
         let request = self.requests.get(&key).ok_or(Misuse::Gone)?;
         let (Some(conn), Some(exchange), true) = (request.conn, request.exchange, request.uploads)
         else {
-            return Ok(Pressure::Low);
+            return Ok(Pressure::High);
         };
         match reactor.write_request(conn, exchange, piece) {
             Ok(pressure) => Ok(pressure),
             Err(Misuse::LengthMismatch) => Err(Misuse::LengthMismatch),
             // The completion that tells why is on its way.
-            Err(_) => Ok(Pressure::Low),
+            Err(_) => Ok(Pressure::High),
         }
     }
 

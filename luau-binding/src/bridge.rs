@@ -13,7 +13,10 @@
 //!
 //! Not here: what values mean (`net/`), when a coroutine runs (`scheduler.rs`).
 
+mod report;
+
 use crate::net::body;
+use crate::net::client::upload::{self, Upload};
 use crate::net::request::{self, Origin, Unfinished, View};
 use crate::net::response::{self, Fields};
 use crate::net::server::ServerState;
@@ -29,6 +32,7 @@ use hukilau_core::reactor::conns::ConnKey;
 use hukilau_core::reactor::inbox::{Cause, Completion, What};
 use hukilau_core::reactor::{Accept, ListenerKey};
 use hukilau_core::ws::{close_code, handshake};
+use report::{Context, report};
 use std::rc::Rc;
 
 /// What a coroutine was started for, and so what its end means.
@@ -46,6 +50,8 @@ pub(crate) enum Purpose {
     Socket(Rc<SocketState>, Callback),
     /// A function that writes the body of a response.
     Stream(Rc<StreamState>),
+    /// A function that writes the body of a request of ours.
+    Upload(Rc<Upload>),
     /// An `error` callback.
     Hook,
     /// A call of a function that is called at a rate.
@@ -145,7 +151,7 @@ pub(crate) fn deliver(worker: &Worker, completion: Completion<'_>) {
         }
         // Pongs keep connections alive, which is core's business; scripts do not ask for them.
         What::Pong { .. } => {}
-        // Answers come to connections that were opened by us, and scripts cannot open any yet.
+        // Answers come to connections that we open, and the client has taken those.
         What::Connected { .. } | What::Response { .. } => {}
         // Nor do they listen for streams.
         What::Accepted { .. } | What::Bytes { .. } | What::Finished => {}
@@ -335,6 +341,7 @@ pub(crate) fn returned(worker: &Worker, purpose: Purpose, stack: &mut Stack<'_>)
                 );
             }
         }
+        Purpose::Upload(upload) => upload::returned(worker, &upload),
         Purpose::Socket(socket, _) => socket::callback_ended(worker, &socket),
         Purpose::Tick(ticker) => every::ended(worker, &ticker, None),
     }
@@ -349,6 +356,7 @@ pub(crate) fn raised(worker: &Worker, purpose: Purpose, failure: Failure) {
         Purpose::Tick(ticker) => every::ended(worker, &ticker, Some(&failure)),
         Purpose::Request(asked) => fail_request(worker, &asked, "request", &failure),
         Purpose::Upgrade(offer) => fail_request(worker, &offer.asked, "upgrade", &failure),
+        Purpose::Upload(upload) => upload::raised(worker, &upload, &failure),
         Purpose::Stream(stream) => {
             stream::abandon(worker, &stream);
             fail_stream(worker, &stream, &failure);
@@ -359,7 +367,7 @@ pub(crate) fn raised(worker: &Worker, purpose: Purpose, failure: Failure) {
                 conn: socket.conn,
                 request: None,
             };
-            report(worker, &socket.server, &failure, &context);
+            report(worker, socket.server.as_deref(), &failure, &context);
             if callback == Callback::Open {
                 // Its script never got to know the socket; nobody would ever close it.
                 let mut reactor = worker.reactor.borrow_mut();
@@ -403,7 +411,7 @@ fn fail_stream(worker: &Worker, stream: &StreamState, failure: &Failure) {
         conn: stream.conn,
         request: stream.request.as_ref(),
     };
-    report(worker, &stream.server, failure, &context);
+    report(worker, Some(&stream.server), failure, &context);
 }
 
 /// Answers 500 and reports why.
@@ -415,7 +423,7 @@ fn fail_request(worker: &Worker, asked: &Asked, kind: &'static str, failure: &Fa
         conn: asked.conn,
         request: asked.request.as_ref(),
     };
-    report(worker, &asked.server, failure, &context);
+    report(worker, Some(&asked.server), failure, &context);
 }
 
 /// Acts on the result of an upgrade callback, at the bottom of `stack`.
@@ -509,75 +517,14 @@ fn accept(
             .accept_websocket(*conn, *exchange, &accept)
     });
     match accepted {
-        Ok(()) => socket::create(worker, stack, *conn, server, protocol, data),
+        Ok(()) => {
+            socket::create(worker, stack, *conn, Some(server), protocol, data);
+        }
         // The client has gone while the script decided.
         Err(Misuse::Gone) => {}
         Err(misuse) => return Err(format!("upgrade: {misuse}")),
     }
     Ok(())
-}
-
-/// Where a failure happened, for its report.
-struct Context<'a> {
-    /// Which callback: `request`, `upgrade`, `stream`, `open`, `message`, `drain` or `close`.
-    kind: &'static str,
-    conn: ConnKey,
-    request: Option<&'a Pin>,
-}
-
-/// Tells the server's `error` callback, or standard error.
-fn report(worker: &Worker, server: &ServerState, failure: &Failure, context: &Context<'_>) {
-    let mut from = worker.root.stack(worker);
-    let bottom = from.len();
-    if let Some(pin) = context.request {
-        from.push_pin(pin);
-    }
-    let (mut method, mut target, mut ip, mut port) = (Vec::new(), Vec::new(), String::new(), 0);
-    // Without a pin the request lies where `receive_request` has pushed it.
-    let at = from.len();
-    if matches!(context.kind, "request" | "upgrade" | "stream")
-        && let Some(view) = View::at(&from, at)
-    {
-        (method, target) = (view.method().to_vec(), view.target().to_vec());
-        (ip, port) = (view.ip(), view.port());
-    } else if let Some(hukilau_core::transport::Peer::Ip(peer)) =
-        worker.reactor.borrow().peer(context.conn)
-    {
-        (ip, port) = (peer.ip().to_string(), peer.port());
-    }
-    from.pop(from.len() - bottom);
-    let Some(hook) = &server.error else {
-        let mut place = format!("in {}", context.kind);
-        if !target.is_empty() {
-            // A target is the peer's word: nothing of it may reach a terminal as it is.
-            place = format!("in {} {}", method.escape_ascii(), target.escape_ascii());
-        }
-        if !ip.is_empty() {
-            place = format!("{place} from {ip} port {port}");
-        }
-        return worker.report(&place, failure);
-    };
-    scheduler::start(worker, &from, Purpose::Hook, |stack| {
-        stack.push_pin(hook);
-        stack.push_string(failure.text());
-        stack.push_table(0, 5);
-        let table = stack.len();
-        stack.push_string(context.kind);
-        stack.set_field(table, c"kind");
-        if !target.is_empty() {
-            stack.push_string(&method);
-            stack.set_field(table, c"method");
-            stack.push_string(&target);
-            stack.set_field(table, c"target");
-        }
-        if !ip.is_empty() {
-            stack.push_string(&ip);
-            stack.set_field(table, c"ip");
-            stack.push_number(f64::from(port));
-            stack.set_field(table, c"port");
-        }
-        2
-    });
 }
 
 impl Failure {

@@ -21,6 +21,7 @@ use crate::crew::{Peers, Seat};
 use crate::embed::{self, Host};
 use crate::json::Json;
 use crate::net::body::Bodies;
+use crate::net::client::{self, Outbound};
 use crate::net::methods::Methods;
 use crate::net::response::Fields;
 use crate::net::server::ServerState;
@@ -164,6 +165,9 @@ pub(crate) struct Worker {
     pub(crate) bodies: RefCell<Bodies>,
     /// Responses that are written piece by piece.
     pub(crate) streams: RefCell<Streams>,
+    /// What scripts ask of others.
+    pub(crate) outbound: RefCell<Outbound>,
+    pub(crate) client_tls: RefCell<client::tls::Kept>,
     pub(crate) methods: RefCell<Methods>,
     pub(crate) json: RefCell<Json>,
     pub(crate) fields: RefCell<Fields>,
@@ -232,6 +236,11 @@ impl Worker {
     pub(crate) fn report_text(&self, text: &str) {
         // Standard error may be closed, and then there is nobody to tell.
         let _ = writeln!(std::io::stderr().lock(), "error {text}");
+    }
+
+    /// Writes a line about what is allowed and unwise.
+    pub(crate) fn warn_text(&self, text: &str) {
+        let _ = writeln!(std::io::stderr().lock(), "warning {text}");
     }
 }
 
@@ -315,6 +324,8 @@ impl Runtime {
             awaited: RefCell::default(),
             bodies: RefCell::default(),
             streams: RefCell::default(),
+            outbound: RefCell::new(Outbound::new(&options.limits, &options.env)),
+            client_tls: RefCell::default(),
             methods: RefCell::default(),
             json: RefCell::default(),
             fields: RefCell::default(),
@@ -455,6 +466,8 @@ impl Runtime {
         {
             let mut reactor = worker.reactor.borrow_mut();
             let wake_at = delay.map(|delay| reactor.now() + delay);
+            let asked_at = worker.outbound.borrow().wake_at();
+            let wake_at = wake_at.into_iter().chain(asked_at).min();
             reactor
                 .turn(&mut self.inbox, wake_at)
                 .map_err(Error::System)?;
@@ -467,7 +480,7 @@ impl Runtime {
         }
         for completion in self.inbox.completions() {
             let is_own = own(&mut worker.reactor.borrow_mut(), completion);
-            if !is_own {
+            if !is_own && !client::offer(&worker, &completion) {
                 bridge::deliver(&worker, completion);
             }
             if worker.exit_code().is_some() {
@@ -477,6 +490,7 @@ impl Runtime {
         for (_, error) in self.inbox.accept_errors() {
             worker.report_text(&format!("a connection could not be accepted: {error}"));
         }
+        client::tend(&worker);
         embed::deliver(&worker, &self.lua);
         lines::deliver(&worker);
         pump(&worker);
@@ -489,12 +503,17 @@ impl Runtime {
     /// How long the next turn may wait, counted from the last one.
     fn delay(&self, turned_at: f64) -> Delay {
         let worker = &self.worker;
-        let (is_quiet, is_asked) = {
-            let reactor = worker.reactor.borrow();
-            let is_quiet = reactor.connections() == 0 && reactor.listeners() == 0;
-            (is_quiet, self.stop.is_asked.load(Ordering::Acquire))
-        };
+        let is_asked = self.stop.is_asked.load(Ordering::Acquire);
         let mut scheduler = worker.scheduler.borrow_mut();
+        let (is_quiet, has_events) = {
+            let (reactor, outbound) = (worker.reactor.borrow(), worker.outbound.borrow());
+            // Connections that are kept for requests to come wait for nothing.
+            let is_quiet = reactor.listeners() == 0
+                && reactor.connections() <= outbound.connections()
+                && !outbound.is_awaited(|key| scheduler.is_current(key));
+            let has_stale = scheduler.has_cancelled() && outbound.is_waiting();
+            (is_quiet, outbound.has_events() || has_stale)
+        };
         let is_pending = || {
             let (host, lines) = (&worker.host, worker.lines.borrow());
             scheduler.is_pending()
@@ -504,7 +523,7 @@ impl Runtime {
         if is_quiet && (is_asked || !is_pending()) && worker.pump.borrow().is_empty() {
             return Delay::Done;
         }
-        if !worker.pump.borrow().is_empty() {
+        if has_events || !worker.pump.borrow().is_empty() {
             return Delay::Until(Some(Duration::ZERO));
         }
         // A wait of ages is as good as none, and would overflow a deadline.

@@ -144,6 +144,8 @@ pub(crate) struct Scheduler {
     strays: Vec<u32>,
     /// How many of them have not been looked at since something ran.
     unseen: usize,
+    /// A coroutine that a connection would have woken was cancelled.
+    has_cancelled: bool,
 }
 
 /// What [`Scheduler::advance`] found to resume.
@@ -168,6 +170,7 @@ impl Scheduler {
             stale: 0,
             strays: Vec::new(),
             unseen: 0,
+            has_cancelled: false,
         }
     }
 

@@ -3,6 +3,7 @@
 //! One binary: one link. Each module is one area.
 
 mod bodies;
+mod client;
 mod command;
 mod embed;
 mod examples;

@@ -26,7 +26,7 @@ fn every_exported_name_is_documented_and_every_documented_name_exported() {
 }
 
 #[test]
-fn every_option_of_serve_is_documented() {
+fn every_option_is_documented() {
     let (_, source) = hukilau::TYPE_MODULES[0];
     for (given, declared) in [
         (
@@ -40,6 +40,14 @@ fn every_option_of_serve_is_documented() {
         (
             "net.serve({ limits = { zzzzzzzz = newproxy() } })",
             "export type LimitOptions = {",
+        ),
+        (
+            "net.request({ zzzzzzzz = newproxy() })",
+            "export type RequestOptions = {",
+        ),
+        (
+            "net.websocket('ws://127.0.0.1:1', { zzzzzzzz = newproxy() })",
+            "export type WebSocketRequest = {",
         ),
     ] {
         let output = run(&format!("local net = require('@huki/net')\n{given}"), &[]);

@@ -11,6 +11,7 @@
 
 use super::decode::DecodeError;
 use super::redirect::RedirectError;
+use super::spec::ClientResponse;
 use crate::conn::{Deadline, Misuse};
 use crate::reactor::inbox::Cause;
 use crate::violation::Violation;
@@ -132,6 +133,8 @@ pub enum ClientError {
     WebSocketRefused {
         /// The response's status.
         status: u16,
+        /// The response, as far as it was understood.
+        response: Option<Box<ClientResponse>>,
         /// What does not agree.
         problem: Box<str>,
         /// The first bytes of the response's body.

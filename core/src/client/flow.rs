@@ -80,7 +80,7 @@ impl Client {
         request.stage = Stage::Opening;
         request.conn = None;
         request.exchange = None;
-        if request.spec.websocket.is_some() {
+        if request.spec.websocket.is_some() || !request.spec.keeps_alive {
             // It would not come back to the pool.
             return self.open(reactor, key, &route).map(|_| ());
         }
@@ -487,8 +487,8 @@ fn ask<N: Net>(
     let host_field = spec.url.host_field();
     let host = spec.field("host").unwrap_or(host_field.as_bytes());
     let authorization = spec.url.credentials().map(basic);
-    let mut fields: Vec<(&[u8], &[u8])> = Vec::with_capacity(spec.fields.len() + 5);
-    let lacks = |name: &str| spec.field(name).is_none();
+    let mut fields: Vec<(&[u8], &[u8])> = Vec::with_capacity(spec.fields.len() + 6);
+    let lacks = |name: &str| spec.lacks(name);
     if !user_agent.is_empty() && lacks("user-agent") {
         fields.push((b"User-Agent", user_agent));
     }
@@ -508,6 +508,9 @@ fn ask<N: Net>(
         && lacks("proxy-authorization")
     {
         fields.push((b"Proxy-Authorization", proof));
+    }
+    if !spec.keeps_alive && lacks("connection") {
+        fields.push((b"Connection", b"close"));
     }
     let own = spec.fields.iter();
     let own = own.filter(|(name, _)| !name.eq_ignore_ascii_case(b"host"));

@@ -124,6 +124,7 @@ impl Client {
         link.is_last = !head.keeps_alive
             || head.framing == Framing::UntilClose
             || request.uploads
+            || !request.spec.keeps_alive
             || request.spec.field("connection").is_some();
         let outcome = request.take_head(response);
         let has_body = response.has_body();
@@ -439,6 +440,7 @@ impl Request {
         if let (Some(_), Cause::Handshake(error)) = (&self.spec.websocket, cause) {
             return ClientError::WebSocketRefused {
                 status: self.response.as_ref().map_or(0, |head| head.status),
+                response: self.response.take(),
                 problem: error.to_string().into(),
                 body: core::mem::take(&mut self.body),
             };

@@ -38,8 +38,14 @@ pub struct RequestSpec {
     /// Names and values, in order. A `Host` replaces the URL's. What delimits messages, and
     /// `Expect`, is refused; `Connection` may be `close`.
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Names of fields that are not to be added where they are missing: `User-Agent`, `Accept`,
+    /// `Accept-Encoding`.
+    pub omitted: Vec<Vec<u8>>,
     /// The body. Default none.
     pub body: RequestBody,
+    /// Use a connection that has been kept, and keep it. Default true; else the request has one of
+    /// its own, beside the pool, and says `Connection: close` (RFC 9112 §9.6).
+    pub keeps_alive: bool,
     /// Deliver the response's body piece by piece, no faster than they are taken.
     pub streams: bool,
     /// Ask for content codings and undo them. Default true.
@@ -69,7 +75,9 @@ impl RequestSpec {
             method: b"GET".to_vec(),
             url,
             fields: Vec::new(),
+            omitted: Vec::new(),
             body: RequestBody::None,
+            keeps_alive: true,
             streams: false,
             decompresses: true,
             redirects_max: 10,
@@ -80,6 +88,12 @@ impl RequestSpec {
             tls: None,
             websocket: None,
         }
+    }
+
+    /// Whether a field with this name is to be added.
+    pub(super) fn lacks(&self, name: &str) -> bool {
+        let is_it = |known: &Vec<u8>| known.eq_ignore_ascii_case(name.as_bytes());
+        self.field(name).is_none() && !self.omitted.iter().any(is_it)
     }
 
     /// The value of the first field with this name.

@@ -418,7 +418,7 @@ impl<S> Connection<S> {
                     self.own_deadline = now.checked_add(self.limits.write_timeout);
                 }
             }
-            WriteOutcome::Failed(error) if self.is_heard_out() => {
+            WriteOutcome::Failed(error) if self.is_heard_out() && self.phase == Phase::Open => {
                 // A server may respond, with 413 say, and leave: that is here to be read.
                 self.cause.get_or_insert(Cause::Io(error));
                 self.out.clear();

@@ -4,11 +4,13 @@
 //! calls a script.
 //!
 //! - `server.rs`    `net.serve`, options, the server object
-//! - `request.rs`   requests and their headers
+//! - `request.rs`   requests
+//! - `headers.rs`   header fields of requests and responses
 //! - `body.rs`      bodies that are read piece by piece
 //! - `form.rs`      forms, urlencoded and multipart
 //! - `cookies.rs`   cookies
 //! - `response.rs`  what a handler may return
+//! - `client.rs`    `net.request` and `net.websocket`
 //! - `stream.rs`    responses that leave piece by piece
 //! - `events.rs`    server-sent events
 //! - `socket.rs`    the WebSocket object
@@ -20,9 +22,11 @@
 //! Not here: protocol rules, buffers, timeouts (core).
 
 pub(crate) mod body;
+pub(crate) mod client;
 mod cookies;
 mod events;
 mod form;
+mod headers;
 pub(crate) mod methods;
 pub(crate) mod request;
 pub(crate) mod response;
@@ -42,13 +46,23 @@ use std::rc::Rc;
 /// Makes the module's table, and installs the metatables behind it.
 pub(crate) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua::Table> {
     request::install(lua, worker)?;
+    headers::install(lua, worker)?;
     stream::install(lua, worker)?;
     events::install(lua, worker)?;
     socket::install(lua, worker)?;
     server::install(lua, worker)?;
+    client::install(lua, worker)?;
     let module = lua.create_table()?;
     let set = |name: &str, function: mlua::Function| module.raw_set(name, function);
     set("serve", vm::function(lua, worker, c"serve", server::serve)?)?;
+    set(
+        "request",
+        vm::function(lua, worker, c"request", client::request)?,
+    )?;
+    set(
+        "websocket",
+        vm::function(lua, worker, c"websocket", client::websocket)?,
+    )?;
     set(
         "eventStream",
         vm::function(lua, worker, c"eventStream", events::event_stream)?,

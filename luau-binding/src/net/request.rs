@@ -9,7 +9,8 @@
 //! - Spans of the head were checked by the parser; one that does not fit reads as empty.
 //! - Names of fields compare without case (RFC 9110 §5.1); values are bytes as sent.
 //!
-//! Not here: who answers it (`bridge.rs`), what an answer may be (`response.rs`).
+//! Not here: its header fields as a value (`headers.rs`), who answers it (`bridge.rs`), what an
+//! answer may be (`response.rs`).
 
 use super::{body, cookies, form, methods};
 use crate::json;
@@ -160,7 +161,7 @@ fn cut(bytes: &[u8], (start, len): (u16, u16)) -> &[u8] {
 }
 
 impl<'a> View<'a> {
-    fn of(record: &'a [u8]) -> Option<Self> {
+    pub(super) fn of(record: &'a [u8]) -> Option<Self> {
         let (prefix, rest) = record.split_first_chunk::<PREFIX_BYTES>()?;
         let prefix = Prefix::from_bytes(prefix);
         let (fields, rest) = rest.split_at_checked(usize::from(prefix.fields) * FIELD_BYTES)?;
@@ -210,7 +211,7 @@ impl<'a> View<'a> {
     }
 
     /// Names and values in wire order.
-    fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let (head, fields) = (self.head, self.fields);
         fields.chunks_exact(FIELD_BYTES).map(move |spans| {
             let number = |n: usize| u16::from_ne_bytes([spans[2 * n], spans[2 * n + 1]]);
@@ -301,32 +302,18 @@ impl Unfinished {
     }
 }
 
-/// Installs the metatables of requests and of their headers.
+/// Installs the metatable of requests.
 pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> {
     Metatable::new(lua, worker, Tag::Request, c"Request")?
         .with(c"__index", index)?
         .with(c"__newindex", refuse_write)?
         .with(c"__namecall", call)?
         .install()?;
-    Metatable::new(lua, worker, Tag::Headers, c"Headers")?
-        .with(c"__index", header)?
-        .with(c"__newindex", refuse_write)?
-        .with(c"__namecall", call_headers)?
-        .with(c"__iter", iterate_headers)?
-        .install()?;
     methods::add(lua, worker, (Tag::Request, Atom::Json), c"json", json)?;
     methods::add(lua, worker, (Tag::Request, Atom::Buffer), c"buffer", buffer)?;
     methods::add(lua, worker, (Tag::Request, Atom::Form), c"form", form::read)?;
     methods::add(lua, worker, (Tag::Request, Atom::Read), c"read", body::read)?;
-    methods::add(lua, worker, (Tag::Request, Atom::Closed), c"closed", closed)?;
-    methods::add(lua, worker, (Tag::Headers, Atom::All), c"all", all_values)?;
-    methods::add(
-        lua,
-        worker,
-        (Tag::Headers, Atom::Next),
-        c"next",
-        next_header,
-    )
+    methods::add(lua, worker, (Tag::Request, Atom::Closed), c"closed", closed)
 }
 
 pub(super) fn not_a_request(stack: &Stack<'_>) -> Raise {
@@ -432,6 +419,32 @@ where
     }
 }
 
+/// Pushes a record that has these fields and nothing else, for responses. What does not fit the
+/// bounds of a head is left out.
+pub(super) fn push_fields<'f>(
+    stack: &mut Stack<'_>,
+    fields: impl Iterator<Item = (&'f [u8], &'f [u8])>,
+) {
+    let (mut spans, mut text, mut count) = (Vec::new(), Vec::new(), 0_u16);
+    for (name, value) in fields {
+        if text.len() + name.len() + value.len() > usize::from(u16::MAX) || count == u16::MAX {
+            break;
+        }
+        for part in [name, value] {
+            for number in [text.len(), part.len()] {
+                spans.extend_from_slice(&u16::try_from(number).unwrap_or(0).to_ne_bytes());
+            }
+            text.extend_from_slice(part);
+        }
+        count += 1;
+    }
+    let mut prefix = [0; PREFIX_BYTES];
+    prefix[..2].copy_from_slice(&count.to_ne_bytes());
+    let len = u16::try_from(text.len()).unwrap_or(0);
+    prefix[2..4].copy_from_slice(&len.to_ne_bytes());
+    stack.push_record(Tag::Headers, [&prefix, &spans, &text, &[]]);
+}
+
 /// Pushes a record of the fields alone.
 fn push_headers(stack: &mut Stack<'_>) {
     stack.push_record_of(Tag::Headers, |stack| {
@@ -493,108 +506,4 @@ pub(super) fn with_whole_body<'s>(stack: &'s Stack<'_>, method: &str) -> Result<
         )));
     }
     Ok(view)
-}
-
-fn headers<'s>(stack: &'s Stack<'_>) -> Result<View<'s>, Raise> {
-    stack
-        .record(1, Tag::Headers)
-        .and_then(View::of)
-        .ok_or_else(|| bad_argument(stack, "headers", 1, "the headers of a request"))
-}
-
-/// `headers[name]`: the first value, or nil. A field called `all` is read with `headers:all`.
-fn header(stack: &mut Stack<'_>) -> Outcome {
-    headers(stack)?;
-    if stack.string(2).is_none() {
-        return Err(Raise::from(format!(
-            "headers are read by name, not by {}",
-            stack.type_name(2)
-        )));
-    }
-    let is_found = stack.push_borrowed(|stack| {
-        let name = stack.string(2)?;
-        View::of(stack.record(1, Tag::Headers)?)?
-            .values(name)
-            .next()
-    });
-    if is_found {
-        return Ok(Returns::Values(1));
-    }
-    if stack.atom(2) == Some(Atom::All) {
-        methods::push(stack, Tag::Headers, Atom::All)?;
-    } else {
-        stack.push_nil();
-    }
-    Ok(Returns::Values(1))
-}
-
-fn call_headers(stack: &mut Stack<'_>) -> Outcome {
-    match stack.called_member() {
-        Some(Atom::All) => all_values(stack),
-        _ => Err(methods::unknown_call(stack, "headers", &["all"])),
-    }
-}
-
-/// `headers:all(name)`: every value of a field, in wire order.
-fn all_values(stack: &mut Stack<'_>) -> Outcome {
-    let view = headers(stack)?;
-    let Some(name) = stack.string(2) else {
-        return Err(bad_argument(
-            stack,
-            "headers:all",
-            2,
-            "the name of a header",
-        ));
-    };
-    let values: Vec<Vec<u8>> = view.values(name).map(<[u8]>::to_vec).collect();
-    stack.push_table(values.len(), 0);
-    let table = stack.len();
-    for (n, value) in values.iter().enumerate() {
-        stack.push_string(value);
-        stack.set_element(table, n + 1);
-    }
-    Ok(Returns::Values(1))
-}
-
-/// `for name, value in headers`: in wire order, names in lower case.
-fn iterate_headers(stack: &mut Stack<'_>) -> Outcome {
-    let fields: Vec<(Vec<u8>, Vec<u8>)> = headers(stack)?
-        .fields()
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec()))
-        .collect();
-    methods::push(stack, Tag::Headers, Atom::Next)?;
-    // The state of the walk: a list of names and values, and how far it has come.
-    stack.push_table(2 * fields.len() + 1, 0);
-    let list = stack.len();
-    for (n, (name, value)) in fields.iter().enumerate() {
-        stack.push_string(name);
-        stack.set_element(list, 2 * n + 2);
-        stack.push_string(value);
-        stack.set_element(list, 2 * n + 3);
-    }
-    stack.push_number(0.0);
-    stack.set_element(list, 1);
-    stack.push_nil();
-    Ok(Returns::Values(3))
-}
-
-/// One step of the walk that [`iterate_headers`] began: the next name and value.
-fn next_header(stack: &mut Stack<'_>) -> Outcome {
-    stack.push_element(1, 1);
-    let top = stack.len();
-    let Some(walked) = stack.number(top) else {
-        return Err(Raise::from(
-            "headers are walked with `for name, value in headers`",
-        ));
-    };
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a small count of our own; a script's nonsense saturates and finds nothing"
-    )]
-    let n = walked as usize;
-    stack.push_number(walked + 1.0);
-    stack.set_element(1, 1);
-    stack.push_element(1, n.saturating_mul(2).saturating_add(2));
-    stack.push_element(1, n.saturating_mul(2).saturating_add(3));
-    Ok(Returns::Values(2))
 }

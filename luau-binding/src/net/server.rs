@@ -9,7 +9,7 @@
 //!
 //! Not here: calling the callbacks (`bridge.rs`, `socket.rs`).
 
-mod options;
+pub(super) mod options;
 
 use super::methods;
 use super::tls::Tls;

@@ -88,7 +88,8 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct SocketState {
     pub(crate) conn: ConnKey,
-    pub(crate) server: Rc<ServerState>,
+    /// Whose callbacks it has beside its own; none if we opened it.
+    pub(crate) server: Option<Rc<ServerState>>,
     peer: Option<Peer>,
     protocol: Option<Box<[u8]>>,
     is_connected: Cell<bool>,
@@ -114,7 +115,8 @@ pub(crate) struct SocketState {
 impl SocketState {
     /// Whether the next event has to wait for a callback to return.
     fn is_busy(&self) -> bool {
-        let options = self.server.websocket.as_ref();
+        let server = self.server.as_ref();
+        let options = server.and_then(|server| server.websocket.as_ref());
         let is_concurrent = options.is_some_and(|options| options.is_concurrent);
         let most = if is_concurrent && self.is_opened.get() {
             CONCURRENT_MAX
@@ -163,19 +165,20 @@ impl Sockets {
     }
 }
 
-/// Makes the object of a connection whose upgrade was accepted. `data`, an index of `stack`,
+/// Makes the object of a connection whose upgrade was accepted, by `server` or by one that we
+/// asked. `data`, an index of `stack`,
 /// becomes its `data`.
 pub(crate) fn create(
     worker: &Worker,
     stack: &mut Stack<'_>,
     conn: ConnKey,
-    server: &Rc<ServerState>,
+    server: Option<&Rc<ServerState>>,
     protocol: Option<&[u8]>,
     data: Option<i32>,
-) {
+) -> Rc<SocketState> {
     let state = Rc::new(SocketState {
         conn,
-        server: Rc::clone(server),
+        server: server.map(Rc::clone),
         peer: worker.reactor.borrow().peer(conn),
         protocol: protocol.map(Into::into),
         is_connected: Cell::new(true),
@@ -201,7 +204,8 @@ pub(crate) fn create(
     let pin = stack.pin(top, worker.root.released());
     stack.pop(1);
     *state.object.borrow_mut() = Some(pin);
-    worker.sockets.borrow_mut().insert(state);
+    worker.sockets.borrow_mut().insert(Rc::clone(&state));
+    state
 }
 
 /// The peer's close frame arrived.
@@ -317,7 +321,7 @@ fn has_callback(socket: &SocketState, slot: Slot) -> bool {
 }
 
 fn server_callback(socket: &SocketState, slot: Slot) -> Option<&Pin> {
-    let callbacks = socket.server.websocket.as_ref()?;
+    let callbacks = socket.server.as_ref()?.websocket.as_ref()?;
     match slot {
         Slot::Message => callbacks.message.as_ref(),
         Slot::Open => callbacks.open.as_ref(),

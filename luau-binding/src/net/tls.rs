@@ -149,7 +149,7 @@ fn problem(part: &'static str, problem: String) -> TlsConfigError {
 }
 
 /// PEM text as it is; else the contents of the file of that name.
-fn pem(source: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn pem(source: &str) -> Result<Vec<u8>, String> {
     if source.contains(PEM_MARK) {
         return Ok(source.as_bytes().to_vec());
     }

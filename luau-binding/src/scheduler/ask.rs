@@ -9,7 +9,7 @@
 //!
 //! Not here: when a task is due (`scheduler.rs`).
 
-use super::{Resume, State, WaitKey, Wake, lose, run};
+use super::{Resume, Scheduler, State, WaitKey, Wake, lose, run};
 use crate::bridge::Purpose;
 use crate::runtime::Worker;
 use crate::vm::coroutine::Coroutine;
@@ -177,6 +177,18 @@ fn known_to_script(worker: &Worker, id: u32) -> bool {
     })
 }
 
+impl Scheduler {
+    /// Whether a coroutine was cancelled since the last call: keys may have gone stale.
+    pub(crate) fn take_cancelled(&mut self) -> bool {
+        std::mem::take(&mut self.has_cancelled)
+    }
+
+    /// Whether a call of [`take_cancelled`](Self::take_cancelled) would say so.
+    pub(crate) fn has_cancelled(&self) -> bool {
+        self.has_cancelled
+    }
+}
+
 /// The face of `task.cancel`: ends the coroutine at the bottom of `stack`, whatever it waits for.
 ///
 /// # Errors
@@ -206,7 +218,8 @@ pub(crate) fn cancel(worker: &Worker, stack: &mut Stack<'_>) -> Result<(), Raise
                 return Err(running());
             }
             let is_detached = {
-                let scheduler = worker.scheduler.borrow();
+                let mut scheduler = worker.scheduler.borrow_mut();
+                scheduler.has_cancelled = true;
                 scheduler
                     .get(id)
                     .is_some_and(|task| matches!(task.purpose, Purpose::Detached))

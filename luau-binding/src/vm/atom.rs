@@ -69,7 +69,9 @@ atoms! {
     Json = "json",
     Method = "method",
     Next = "next",
+    Ok = "ok",
     Overruns = "overruns",
+    Pairs = "pairs",
     Path = "path",
     Ping = "ping",
     Port = "port",
@@ -82,6 +84,7 @@ atoms! {
     Send = "send",
     SendLatest = "sendLatest",
     Status = "status",
+    StatusText = "statusText",
     Stop = "stop",
     Subscribe = "subscribe",
     Subscribers = "subscribers",
@@ -90,6 +93,7 @@ atoms! {
     Ticks = "ticks",
     Topics = "topics",
     Unsubscribe = "unsubscribe",
+    Url = "url",
     Write = "write",
 }
 

@@ -46,6 +46,10 @@ pub(crate) enum Tag {
     Wrapped = 7,
     /// A function that is called at a rate.
     Ticker = 8,
+    /// What a request of ours is written to piece by piece.
+    Upload = 9,
+    /// A response to us that is read piece by piece.
+    Download = 10,
 }
 
 impl Tag {

@@ -266,7 +266,7 @@ pub(super) fn read_websocket(
 }
 
 /// `compression`: false, true, or `{ threshold, contextTakeover, windowBits, level }`. RFC 7692.
-fn read_compression(
+pub(in crate::net) fn read_compression(
     stack: &mut Stack<'_>,
     options: Options<'_>,
 ) -> Result<Option<DeflateSettings>, Raise> {
@@ -287,9 +287,10 @@ fn read_compression(
             )));
         }
     }
+    let owner = format!("{}: compression", options.owner);
     let given = Options {
         index: at,
-        owner: "net.serve: websocket: compression",
+        owner: &owner,
     };
     let known = ["threshold", "contextTakeover", "windowBits", "level"];
     given.check_keys(stack, &known)?;
@@ -312,7 +313,7 @@ fn read_compression(
 }
 
 /// `backpressure = { limit, policy }`.
-fn read_backpressure(
+pub(in crate::net) fn read_backpressure(
     stack: &mut Stack<'_>,
     options: Options<'_>,
     limits: &Limits,
@@ -324,9 +325,10 @@ fn read_backpressure(
     let Some(index) = options.table(stack, c"backpressure")? else {
         return Ok(backpressure);
     };
+    let owner = format!("{}: backpressure", options.owner);
     let given = Options {
         index,
-        owner: "net.serve: websocket: backpressure",
+        owner: &owner,
     };
     given.check_keys(stack, &["limit", "policy"])?;
     // Above that core cuts the connection, whatever the policy.

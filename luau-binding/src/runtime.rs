@@ -585,6 +585,7 @@ fn install(lua: &mlua::Lua, worker: &Rc<Worker>, options: &Options) -> Result<()
     globals.raw_set("require", vm::placed_require(lua, worker, require)?)?;
     globals.raw_set("_RUNTIME", concat!("huki ", env!("CARGO_PKG_VERSION")))?;
     support::stdio::install_globals(lua, worker)?;
+    support::memory::install_global(lua)?;
     support::task::watch_running(lua, worker)?;
     lua.register_module("@huki/net", net::module(lua, worker)?)?;
     lua.register_module("@huki/task", support::task::module(lua, worker)?)?;

@@ -155,6 +155,24 @@ const MODULES: &[Module] = modules! {
         "@huki/surface/zune/seed_serve" = "zune/seed_serve",
         "@huki/surface/zune/seed_socket" = "zune/seed_socket",
     }
+    Lute {
+        "@lute/net" = "lute/net",
+        "@lute/net/client" = "lute/client",
+        "@lute/net/server" = "lute/server",
+        "@lute/process" = "lute/process",
+        "@lute/task" = "lute/task",
+        "@lute/time" = "lute/time_module",
+        "@std/net" = "lute/std_net",
+        "@std/process" = "lute/process",
+        "@std/task" = "lute/std_task",
+        "@std/test" = "lute/test",
+        "@std/time" = "lute/time_module",
+        "@huki/surface/lute/time" = "lute/time",
+        "@huki/surface/lute/trace" = "lute/trace",
+    }
+    WinHttp {
+        "@huki/winhttp" = "winhttp/net",
+    }
 };
 
 /// A global that appears when a source names it.
@@ -170,13 +188,31 @@ struct Global {
     is_asked_for: bool,
 }
 
-const GLOBALS: &[Global] = &[Global {
-    name: "zune",
-    path: "@huki/surface/zune",
-    field: None,
-    dialect: Dialect::Zune,
-    is_asked_for: false,
-}];
+const GLOBALS: &[Global] = &[
+    Global {
+        name: "zune",
+        path: "@huki/surface/zune",
+        field: None,
+        dialect: Dialect::Zune,
+        is_asked_for: false,
+    },
+    winhttp("net_http_get", false),
+    winhttp("net_http_post", false),
+    winhttp("ws_connect", false),
+    winhttp("json_encode", true),
+    winhttp("json_decode", true),
+];
+
+/// A function of the WinHTTP-style API.
+const fn winhttp(name: &'static str, is_asked_for: bool) -> Global {
+    Global {
+        name,
+        path: "@huki/winhttp",
+        field: Some(name),
+        dialect: Dialect::WinHttp,
+        is_asked_for,
+    }
+}
 
 /// Requires that begin so are never files: an unknown one is told the known ones.
 const OURS: &[&str] = &["@lune/", "@lute/", "@zcore/", "@zune/", "@huki/surface"];

@@ -8,6 +8,7 @@ mod command;
 mod embed;
 mod examples;
 mod http;
+mod lute;
 mod quiet;
 mod runaway;
 mod scripts;

@@ -61,6 +61,16 @@ fn programs_for_zune_run_unmodified() {
     run_folder("zune");
 }
 
+#[test]
+fn programs_for_lute_run_unmodified() {
+    run_folder("lute");
+}
+
+#[test]
+fn programs_for_the_winhttp_api_run_unmodified() {
+    run_folder("winhttp");
+}
+
 #[track_caller]
 fn stdout(output: &Output) -> &str {
     assert!(output.status.success(), "{output:?}");

@@ -97,6 +97,8 @@ pub(crate) struct SocketState {
     has_ended: Cell<bool>,
     code: Cell<Option<u16>>,
     reason: RefCell<Vec<u8>>,
+    /// Code and reason are those of the peer's close frame.
+    is_closed_by_peer: Cell<bool>,
     /// Which slots have been set.
     slots: Cell<u8>,
     /// The userdata, while the connection lives.
@@ -185,6 +187,7 @@ pub(crate) fn create(
         has_ended: Cell::new(false),
         code: Cell::new(None),
         reason: RefCell::default(),
+        is_closed_by_peer: Cell::new(false),
         slots: Cell::new(0),
         object: RefCell::new(None),
         queue: RefCell::default(),
@@ -210,6 +213,12 @@ pub(crate) fn create(
 
 /// The peer's close frame arrived.
 pub(crate) fn closing(socket: &SocketState, code: u16, reason: &[u8]) {
+    socket.is_closed_by_peer.set(socket.code.get().is_none());
+    end_with(socket, code, reason);
+}
+
+/// The first code that there is for the end counts.
+fn end_with(socket: &SocketState, code: u16, reason: &[u8]) {
     socket.is_connected.set(false);
     if socket.code.get().is_none() {
         socket.code.set(Some(code));
@@ -219,7 +228,7 @@ pub(crate) fn closing(socket: &SocketState, code: u16, reason: &[u8]) {
 
 /// The connection has ended with `code`, unless the peer gave one.
 pub(crate) fn closed(worker: &Worker, socket: &Rc<SocketState>, code: u16, reason: &str) {
-    closing(socket, code, reason.as_bytes());
+    end_with(socket, code, reason.as_bytes());
     socket.has_ended.set(true);
     deliver(worker, socket, Event::Close);
 }

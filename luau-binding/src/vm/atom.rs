@@ -58,6 +58,7 @@ atoms! {
     CloseCode = "closeCode",
     CloseReason = "closeReason",
     Closed = "closed",
+    ClosedByPeer = "closedByPeer",
     Connected = "connected",
     Cookies = "cookies",
     Data = "data",

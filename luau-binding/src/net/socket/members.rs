@@ -79,6 +79,7 @@ const MEMBERS: &[&str] = &[
     "connected",
     "closeCode",
     "closeReason",
+    "closedByPeer",
     "bufferedBytes",
     "protocol",
     "ip",
@@ -119,6 +120,7 @@ fn index(stack: &mut Stack<'_>) -> Outcome {
             Some(_) => stack.push_string(socket.reason.borrow().as_slice()),
             None => stack.push_nil(),
         },
+        Some(Atom::ClosedByPeer) => stack.push_boolean(socket.is_closed_by_peer.get()),
         Some(Atom::BufferedBytes) => {
             let waiting = stack.worker()?.reactor.borrow().waiting_bytes(socket.conn);
             // Below 2^32, by `Limits::out_bytes_max`.
@@ -178,7 +180,7 @@ fn refused(method: &str, misuse: Misuse) -> Raise {
 }
 
 /// `ws:send(data, binary?)`: false while the peer reads slowly. Above the limit of `backpressure` its
-/// policy decides what becomes of the message.
+/// policy decides what becomes of the message: one that is not sent comes with the word `dropped`.
 fn send(stack: &mut Stack<'_>) -> Outcome {
     let socket = this(stack)?;
     let kind = topics::kind_of(stack, 2, "ws:send")?;
@@ -190,7 +192,11 @@ fn send(stack: &mut Stack<'_>) -> Outcome {
         .send(socket.conn, kind, payload);
     let pressure = sent.map_err(|misuse| refused("send", misuse))?;
     stack.push_boolean(pressure == Pressure::Low);
-    Ok(Returns::Values(1))
+    if pressure != Pressure::Dropped {
+        return Ok(Returns::Values(1));
+    }
+    stack.push_string("dropped");
+    Ok(Returns::Values(2))
 }
 
 /// `ws:next()`: the next message, or nil once the socket is closed.

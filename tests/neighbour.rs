@@ -389,6 +389,27 @@ fn a_neighbour_of_http_floods_waits_a_bounded_number_of_turns() {
     check(&http_floods());
 }
 
+/// A flooder that was refused comes again, and what its last connection still sends is dropped: there
+/// may be many of those, but they must not count like flooders.
+#[test]
+fn a_neighbour_does_not_wait_for_those_who_were_refused() {
+    let flood = Flood::new("bytes behind a refusal", b"GET / HTTP/9.9\r\n\r\n", b"x");
+    let net = SimNet::<true>::new(7, fast_network());
+    let mut app = App::new(net.clone());
+    let place = &places()[0];
+    for _ in 0..8 * FLOODERS {
+        net.dial_in(place, Duration::ZERO, flood.script());
+    }
+    // All are refused before the neighbour comes.
+    for _ in 0..FLOODERS * 8 {
+        app.turn();
+    }
+    let asker = net.dial_in(place, Duration::ZERO, neighbour());
+    let outcome = watch(&net, &mut app, asker);
+    let calm = run(None).turns_max;
+    assert!(outcome.turns_max <= calm + 2, "{outcome:?}, {calm} without");
+}
+
 #[test]
 fn a_neighbour_of_websocket_floods_waits_a_bounded_number_of_turns() {
     check(&websocket_floods());

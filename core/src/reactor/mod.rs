@@ -22,6 +22,7 @@
 //!   only when both are empty.
 //! - One turn reads at most the area and `Limits::reads_per_turn` times, accepts at most
 //!   `Limits::accepts_per_turn` connections, and advances `Limits::handshakes_per_turn` handshakes.
+//! - Of connections that we have left, a crowd costs the others no more than one does.
 //!
 //! Not here: what bytes mean (`conn/`), how they travel (`transport/`).
 
@@ -136,6 +137,8 @@ pub struct Reactor<N: Net> {
     next_listener: u32,
     /// Connections that may read, in the order in which they became able to.
     ready: VecDeque<ConnKey>,
+    /// The same of those that we have left: what they send is dropped, after all others are read.
+    lingering: VecDeque<ConnKey>,
     /// Connections to settle at the start of the next turn.
     dirty: Vec<ConnKey>,
     wheel: TimerWheel,
@@ -166,6 +169,10 @@ struct Scratch {
     handshakes: Vec<ConnKey>,
 }
 
+/// Reads of connections that we have left, in a turn: enough for a peer to get through what it was
+/// sending and to our last words, too few for a crowd that was refused to slow down who was not.
+const LINGERING_READS_MAX: usize = 2;
+
 impl<N: Net> Reactor<N> {
     /// A reactor over `net` with nothing to do.
     ///
@@ -182,6 +189,7 @@ impl<N: Net> Reactor<N> {
             listeners: Vec::new(),
             next_listener: 1,
             ready: VecDeque::new(),
+            lingering: VecDeque::new(),
             dirty: Vec::new(),
             wheel: TimerWheel::new(now),
             armed: Vec::new(),
@@ -310,7 +318,12 @@ impl<N: Net> Reactor<N> {
         };
         if !conn.queued && conn.wants_input() {
             conn.queued = true;
-            self.ready.push_back(key);
+            let queue = if conn.phase == Phase::Lingering {
+                &mut self.lingering
+            } else {
+                &mut self.ready
+            };
+            queue.push_back(key);
         }
         if let Some(deadline) = conn.next_deadline() {
             self.arm(key, deadline);
@@ -332,6 +345,7 @@ impl<N: Net> Reactor<N> {
     fn wait(&mut self, inbox: &mut Inbox, wake_at: Option<Instant>) -> io::Result<()> {
         let is_idle = inbox.is_empty()
             && self.ready.is_empty()
+            && self.lingering.is_empty()
             && self.dirty.is_empty()
             && !self.can_accept();
         let timeout = if is_idle {
@@ -404,13 +418,46 @@ impl<N: Net> Reactor<N> {
     }
 
     fn receive_ready(&mut self, inbox: &mut Inbox) {
-        self.read_ready(inbox);
+        let reserve = if self.lingering.is_empty() {
+            0
+        } else {
+            self.limits.segment_bytes_max as usize
+        };
+        let mut budget = reserve + self.read_ready(inbox, inbox.area.len() - reserve);
         self.ready.extend(self.scratch.handshakes.drain(..));
+        for _ in 0..LINGERING_READS_MAX.min(self.lingering.len()) {
+            if budget >= SEGMENT_BYTES_MIN {
+                budget = budget.saturating_sub(self.read_lingering(inbox));
+            }
+        }
     }
 
-    fn read_ready(&mut self, inbox: &mut Inbox) {
-        // Bytes that leave no trace in the area (part of a long message, or dropped) count too.
-        let mut budget = inbox.area.len();
+    /// Reads the next connection that lingers, if there is room. Returns the bytes read.
+    fn read_lingering(&mut self, inbox: &mut Inbox) -> usize {
+        let Some(key) = self.lingering.front().copied() else {
+            return 0;
+        };
+        let mut count = 0;
+        if let Some(conn) = self.conns.get_mut(key) {
+            if inbox.area.len() - inbox.used < conn.room_wanted() {
+                return 0;
+            }
+            conn.queued = false;
+            let mut cx = Context {
+                net: &mut self.net,
+                inbox,
+                now: self.now,
+            };
+            count = conn.receive(key, &mut cx);
+        }
+        self.lingering.pop_front();
+        self.settle(key, inbox);
+        count
+    }
+
+    /// Reads who may be read, `budget` bytes together. Returns what is left of it.
+    fn read_ready(&mut self, inbox: &mut Inbox, mut budget: usize) -> usize {
+        // Bytes that leave no trace in the area (part of a long message) count too.
         let mut reads_left = self.limits.reads_per_turn;
         let mut handshakes_left = self.limits.handshakes_per_turn;
         while let Some(key) = self.ready.front().copied() {
@@ -422,7 +469,7 @@ impl<N: Net> Reactor<N> {
                 || budget < SEGMENT_BYTES_MIN
                 || inbox.area.len() - inbox.used < conn.room_wanted()
             {
-                return;
+                return budget;
             }
             self.ready.pop_front();
             conn.queued = false;
@@ -455,6 +502,7 @@ impl<N: Net> Reactor<N> {
                 self.schedule(key);
             }
         }
+        budget
     }
 
     fn fire_deadlines(&mut self, inbox: &mut Inbox) {

@@ -162,6 +162,36 @@ fn each_fault_of_a_certificate_has_its_words() {
 }
 
 #[test]
+fn a_client_that_does_not_mind_the_name_minds_issuer_and_date() {
+    let ca = Ca::new("authority");
+    let mut stale = params(&["other.test"]);
+    stale.not_before = rcgen::date_time_ymd(2001, 1, 1);
+    stale.not_after = rcgen::date_time_ymd(2002, 1, 1);
+    let other = Ca::new("stranger").issue(&["other.test"]);
+    let table = [
+        (ca.issue(&["other.test"]), "200 1"),
+        (
+            ca.sign(&stale),
+            "TLS with localhost failed: the certificate has expired",
+        ),
+        (
+            other,
+            "TLS with localhost failed: the certificate was not issued",
+        ),
+    ];
+    for (pair, want) in table {
+        let server = server(&pair);
+        let mut caller = Caller::new(&ClientTlsOptions {
+            server_name: Some(String::new()),
+            ..trust(&ca)
+        });
+        let told = caller.ask(get("localhost", server.port, "/bytes/1"));
+        assert!(told.starts_with(want), "{told}");
+        caller.finish();
+    }
+}
+
+#[test]
 fn settings_of_one_request_are_not_lent_to_another() {
     let ca = Ca::new("authority");
     let server = server(&ca.issue(&["localhost"]));

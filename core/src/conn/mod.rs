@@ -284,6 +284,15 @@ impl Driver {
         Content-Type: text/plain\r\nContent-Length: 44\r\nConnection: close\r\n\r\n\
         This port speaks HTTPS; the request did not.";
 
+    /// What is said to a request that came without TLS where there should be some: nothing unless a
+    /// server is asked, and where its [`Refusals`] are silent about 497.
+    pub fn plain_http_refusal(&self) -> &'static [u8] {
+        match self {
+            Self::Server(server) if server.answers_plain_http() => Self::PLAIN_HTTP_REFUSAL,
+            _ => b"",
+        }
+    }
+
     /// Consumes from the front of `segment`; logs events, queues replies in `out`. What is left
     /// must be offered again with more behind it.
     ///

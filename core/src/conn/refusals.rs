@@ -14,6 +14,10 @@ use super::Misuse;
 use super::response::FieldPlan;
 use crate::http1::token;
 
+/// What nginx calls a request without TLS where there should be some. It is answered with 400, and
+/// can be silenced by this number.
+pub(super) const PLAIN_HTTP: u16 = 497;
+
 /// A name and its value.
 type OwnField = (Box<[u8]>, Box<[u8]>);
 
@@ -52,9 +56,12 @@ impl Refusals {
     /// Has refusals with `status` say `page`.
     ///
     /// # Errors
-    /// [`Misuse::InvalidStatus`] below 400 or above 599, [`Misuse::InvalidField`] for a field or a
-    /// reason phrase that may not be sent.
+    /// [`Misuse::InvalidStatus`] below 400 or above 599, and for 497, which has no page;
+    /// [`Misuse::InvalidField`] for a field or a reason phrase that may not be sent.
     pub fn set_page(&mut self, status: u16, page: RefusalPage) -> Result<(), Misuse> {
+        if status == PLAIN_HTTP {
+            return Err(Misuse::InvalidStatus);
+        }
         let fields: Vec<_> = page.fields().collect();
         let plan = FieldPlan::of(&fields)?;
         let is_phrase = page.reason.as_deref().is_none_or(token::is_field_value);
@@ -64,7 +71,8 @@ impl Refusals {
         self.set(status, Manner::Page(page))
     }
 
-    /// Has the connection closed without a word where `status` would be the answer.
+    /// Has the connection closed without a word where `status` would be the answer; 497 is for
+    /// requests without TLS where there should be some.
     ///
     /// # Errors
     /// [`Misuse::InvalidStatus`] below 400 or above 599.

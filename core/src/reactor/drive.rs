@@ -571,8 +571,8 @@ impl<S> Connection<S> {
         self.phase = Phase::Finishing;
         self.spill = None;
         self.out.clear();
-        if error.kind() == TlsErrorKind::PlainHttp && !self.is_stream() {
-            self.out.append(Driver::PLAIN_HTTP_REFUSAL);
+        if error.kind() == TlsErrorKind::PlainHttp {
+            self.out.append(self.driver.plain_http_refusal());
         }
         self.cause.get_or_insert(Cause::Tls(Box::new(error)));
     }

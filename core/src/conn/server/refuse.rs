@@ -14,7 +14,7 @@ use super::input::Refusal;
 use super::{ServerConn, State};
 use crate::buffer::SendBuffer;
 use crate::conn::pipeline::{Answer, Asked};
-use crate::conn::refusals::Manner;
+use crate::conn::refusals::{Manner, PLAIN_HTTP};
 use crate::conn::response::{self, BodyPlan, FieldPlan, Persistence, Response};
 use crate::conn::{Exchange, Misuse};
 use std::rc::Rc;
@@ -100,6 +100,11 @@ impl ServerConn {
             slot.out.append(body);
         }
         self.pipeline.finish(exchange, out);
+    }
+
+    /// Whether a request without TLS, where there should be some, is told so.
+    pub(crate) fn answers_plain_http(&self) -> bool {
+        self.settings.refusals.of(PLAIN_HTTP) != Some(&Manner::Silence)
     }
 
     /// Answers `exchange` with the listener's page for the status of `response`, or as `response`

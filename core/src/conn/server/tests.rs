@@ -3,7 +3,7 @@
 use super::{ServerConn, ServerSettings};
 use crate::buffer::{BufferPool, SendBuffer};
 use crate::conn::{
-    Appetite, Deadline, Event, EventLog, Exchange, Misuse, RefusalPage, Refusals, Response,
+    Appetite, Deadline, Driver, Event, EventLog, Exchange, Misuse, RefusalPage, Refusals, Response,
     SharedDate, WsSettings,
 };
 use crate::limits::Limits;
@@ -688,6 +688,7 @@ fn a_status_may_be_refused_in_silence_but_answers_that_are_owed_are_given() {
 fn a_page_that_could_not_be_sent_is_not_taken() {
     let mut refusals = Refusals::default();
     for (status, fields, reason, want) in [
+        (497, &[][..], None, Misuse::InvalidStatus),
         (200, &[][..], None, Misuse::InvalidStatus),
         (400, &[("A", "b\r\nc")][..], None, Misuse::InvalidField),
         (
@@ -702,4 +703,14 @@ fn a_page_that_could_not_be_sent_is_not_taken() {
         assert_eq!(taken, Err(want), "{status} {fields:?} {reason:?}");
     }
     assert_eq!(refusals, Refusals::default());
+}
+
+#[test]
+fn a_request_without_tls_is_told_so_unless_497_is_silent() {
+    let told = |change: fn(&mut ServerSettings)| {
+        Driver::Server(Harness::with(change).conn).plain_http_refusal()
+    };
+    assert!(told(|_| {}).starts_with(b"HTTP/1.1 400 "));
+    let silent = told(|settings| settings.refusals.set_silent(497).expect("a status"));
+    assert_eq!(silent, b"");
 }

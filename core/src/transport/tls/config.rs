@@ -290,7 +290,7 @@ pub struct ClientTlsOptions {
     /// Who we are, for servers that ask.
     pub identity: Option<Identity>,
     /// The name that the server's certificate must bear, and that it is asked for, instead of the
-    /// host that is connected to.
+    /// host that is connected to. Empty: a certificate that is trusted may bear any name.
     pub server_name: Option<String>,
     /// Believe any certificate: whoever sits in between can read and change everything.
     /// Default false.
@@ -330,10 +330,11 @@ impl ClientTls {
             None => Vec::new(),
         };
         let provider = Arc::clone(&PROVIDER);
+        let any_name = options.server_name.as_deref() == Some("");
         let verifier = if options.insecure {
             ServerVerifier::believing_all(provider)
         } else {
-            ServerVerifier::new(provider, options.system_roots, given)?
+            ServerVerifier::new(provider, options.system_roots, given)?.for_any_name(any_name)
         };
         let builder = with_versions(ClientConfig::builder_with_details(
             Arc::clone(&PROVIDER),
@@ -353,7 +354,10 @@ impl ClientTls {
         Ok(Self {
             clock,
             config: Arc::new(config),
-            server_name: options.server_name.as_deref().map(name_of).transpose()?,
+            server_name: match options.server_name.as_deref() {
+                None | Some("") => None,
+                Some(name) => Some(name_of(name)?),
+            },
         })
     }
 

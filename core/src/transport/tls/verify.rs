@@ -1,9 +1,9 @@
-//! Whom a client believes: webpki's verdict, with two exceptions that are asked for by name.
+//! Whom a client believes: webpki's verdict, with three exceptions that are asked for by name.
 //!
 //! Sits in the transport, under [`ClientTls`](super::ClientTls). webpki decides about chains,
 //! names and dates. The exceptions: a certificate that was given to be trusted *itself* (webpki
-//! refuses a server's own certificate as an anchor unless it is an authority's), and a client that
-//! was told to believe anything.
+//! refuses a server's own certificate as an anchor unless it is an authority's), a client that does
+//! not mind the name, and one that was told to believe anything.
 //!
 //! Invariants
 //! - A certificate trusted itself is compared whole; its name and its dates still count.
@@ -56,6 +56,8 @@ pub(super) struct ServerVerifier {
     provider: Arc<CryptoProvider>,
     /// `None` believes anybody.
     trust: Option<Trust>,
+    /// Whatever name a certificate bears that is trusted otherwise.
+    any_name: bool,
 }
 
 #[derive(Debug)]
@@ -87,7 +89,13 @@ impl ServerVerifier {
         Ok(Self {
             provider,
             trust: Some(trust),
+            any_name: false,
         })
+    }
+
+    /// Does not mind the name if `any_name`. Issuers and dates still count.
+    pub(super) fn for_any_name(self, any_name: bool) -> Self {
+        Self { any_name, ..self }
     }
 
     /// Believes any certificate.
@@ -95,6 +103,7 @@ impl ServerVerifier {
         Self {
             provider,
             trust: None,
+            any_name: true,
         }
     }
 }
@@ -112,15 +121,25 @@ impl ServerCertVerifier for ServerVerifier {
             return Ok(ServerCertVerified::assertion());
         };
         if !trust.itself.contains(end_entity) {
-            return trust.webpki.verify_server_cert(
+            let verdict = trust.webpki.verify_server_cert(
                 end_entity,
                 intermediates,
                 server_name,
                 ocsp_response,
                 now,
             );
+            return match verdict {
+                // The name is looked at last: all else is as it should be.
+                Err(Error::InvalidCertificate(
+                    CertificateError::NotValidForName
+                    | CertificateError::NotValidForNameContext { .. },
+                )) if self.any_name => Ok(ServerCertVerified::assertion()),
+                verdict => verdict,
+            };
         }
-        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        if !self.any_name {
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        }
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         match certificate::validity(end_entity) {
             None => Err(CertificateError::BadEncoding.into()),

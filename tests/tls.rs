@@ -4,12 +4,14 @@
 //! - `tls/certs.rs`   authorities and what they sign
 //! - `tls/server.rs`  a server by core alone, on a thread
 //! - `tls/script.rs`  servers by script, their options and reloads
+//! - `tls/zune.rs`    scripts for Zune
 //!
 //! Where curl or openssl is missing the test says so.
 
 pub(crate) mod certs;
 mod script;
 pub(crate) mod server;
+mod zune;
 
 use crate::harness::{Wire, folder, has_client};
 use certs::{Ca, Pair, params, self_signed};

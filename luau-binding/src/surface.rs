@@ -131,11 +131,13 @@ const MODULES: &[Module] = modules! {
         "@huki/surface/zune/net" = "zune/net",
         "@huki/surface/zune/options" = "zune/options",
         "@huki/surface/zune/process" = "zune/process",
+        "@huki/surface/zune/request" = "zune/request",
         "@huki/surface/zune/serde" = "zune/serde",
         "@huki/surface/zune/serve" = "zune/serve",
         "@huki/surface/zune/sockets" = "zune/sockets",
         "@huki/surface/zune/task" = "zune/task",
         "@huki/surface/zune/testing" = "zune/testing",
+        "@huki/surface/zune/uri" = "zune/uri",
         "@huki/surface/zune/version" = "zune/version",
         "@huki/surface/zune/websocket" = "zune/websocket",
     }
@@ -152,6 +154,7 @@ const MODULES: &[Module] = modules! {
         "@zune/serde" = "zune/serde",
         "@zune/task" = "zune/task",
         "@zune/testing" = "zune/testing",
+        "@huki/surface/zune/seed_request" = "zune/seed_request",
         "@huki/surface/zune/seed_serve" = "zune/seed_serve",
         "@huki/surface/zune/seed_socket" = "zune/seed_socket",
     }

@@ -19,11 +19,10 @@ use crate::net::body;
 use crate::net::client::upload::{self, Upload};
 use crate::net::request::{self, Origin, Unfinished, View};
 use crate::net::response::{self, Fields};
-use crate::net::server::ServerState;
+use crate::net::server::{ServerState, refusal};
 use crate::net::socket::{self, Event, SocketState};
 use crate::net::stream::{self, Begun, StreamState};
 use crate::runtime::Worker;
-use crate::scheduler::every::{self, Ticker};
 use crate::scheduler::{self, Progress};
 use crate::vm::{Kind, Pin, Stack};
 use hukilau_core::conn::{Exchange, Misuse};
@@ -55,7 +54,7 @@ pub(crate) enum Purpose {
     /// An `error` callback.
     Hook,
     /// A call of a function that is called at a rate.
-    Tick(Rc<Ticker>),
+    Tick(Rc<scheduler::every::Ticker>),
 }
 
 /// Which callback of a socket.
@@ -343,7 +342,7 @@ pub(crate) fn returned(worker: &Worker, purpose: Purpose, stack: &mut Stack<'_>)
         }
         Purpose::Upload(upload) => upload::returned(worker, &upload),
         Purpose::Socket(socket, _) => socket::callback_ended(worker, &socket),
-        Purpose::Tick(ticker) => every::ended(worker, &ticker, None),
+        Purpose::Tick(ticker) => scheduler::every::ended(worker, &ticker, None),
     }
 }
 
@@ -353,7 +352,7 @@ pub(crate) fn raised(worker: &Worker, purpose: Purpose, failure: Failure) {
         Purpose::Detached => worker.report("in a task", &failure),
         Purpose::Main => worker.fail(failure),
         Purpose::Hook => worker.report("in the error callback", &failure),
-        Purpose::Tick(ticker) => every::ended(worker, &ticker, Some(&failure)),
+        Purpose::Tick(ticker) => scheduler::every::ended(worker, &ticker, Some(&failure)),
         Purpose::Request(asked) => fail_request(worker, &asked, "request", &failure),
         Purpose::Upgrade(offer) => fail_request(worker, &offer.asked, "upgrade", &failure),
         Purpose::Upload(upload) => upload::raised(worker, &upload, &failure),
@@ -388,7 +387,7 @@ fn settle_answer(
     answered: Result<Option<Begun>, String>,
 ) {
     let key = (asked.conn, asked.exchange);
-    match answered {
+    match answered.map_err(|why| refusal(worker, &asked.server, kind, &why)) {
         Ok(None) => body::forget(worker, key.0, key.1),
         Ok(Some(begun)) => {
             let request = asked.request.take().or_else(|| {
@@ -400,7 +399,7 @@ fn settle_answer(
             });
             stream::start(worker, stack, begun, key, (asked.server, request));
         }
-        Err(message) => fail_request(worker, &asked, kind, &Failure::plain(&message)),
+        Err(failure) => fail_request(worker, &asked, kind, &failure),
     }
 }
 

@@ -14,12 +14,16 @@
 //! - The loop ends when no listener, no connection and no wait is left, when the script asked for
 //!   it, or when a drain is complete.
 //!
-//! Not here: what completions mean (`bridge.rs`), arguments and signals (`main.rs`).
+//! Not here: what scripts find when they start (`runtime/install.rs`), what completions mean (`bridge.rs`),
+//! arguments and signals (`main.rs`).
+
+mod install;
 
 use crate::bridge::{self, Awaited, Failure, Purpose};
 use crate::crew::{Peers, Seat};
 use crate::embed::{self, Host};
 use crate::json::Json;
+use crate::net;
 use crate::net::body::Bodies;
 use crate::net::client::{self, Outbound};
 use crate::net::methods::Methods;
@@ -28,13 +32,12 @@ use crate::net::server::ServerState;
 use crate::net::socket::{SocketState, Sockets};
 use crate::net::stream::Streams;
 use crate::net::tls;
-use crate::require::{self, Loaded, Requirer};
+use crate::require::{self, Loaded};
 use crate::scheduler::{self, Scheduler};
 use crate::std::lines::{self, Lines};
 use crate::surface::{self, Dialect};
 use crate::vm::guard::Guard;
 use crate::vm::{self, Root};
-use crate::{net, std as support};
 use hukilau_core::Reactor;
 use hukilau_core::conn::Publication;
 use hukilau_core::limits::Limits;
@@ -348,7 +351,7 @@ impl Runtime {
             turned_at: vm::clock(),
             made_at: vm::clock(),
         };
-        install(&runtime.lua, &runtime.worker, options)?;
+        install::install(&runtime.lua, &runtime.worker, options)?;
         Ok(runtime)
     }
 
@@ -568,32 +571,4 @@ fn pump(worker: &Worker) {
         };
         net::socket::pump(worker, &socket);
     }
-}
-
-/// Registers modules and globals, and closes the sandbox.
-fn install(lua: &mlua::Lua, worker: &Rc<Worker>, options: &Options) -> Result<(), Error> {
-    // Level 2 would inline functions, and tracebacks would not show them.
-    let compiler = mlua::chunk::Compiler::new()
-        .set_optimization_level(1)
-        .set_debug_level(1);
-    lua.set_compiler(compiler);
-    lua.enable_jit(options.codegen);
-    let globals = lua.globals();
-    globals.raw_set("loadstring", mlua::Nil)?;
-    let requirer = Requirer::running(options.loaded.clone());
-    let require = lua.create_require_function(requirer)?;
-    globals.raw_set("require", vm::placed_require(lua, worker, require)?)?;
-    globals.raw_set("_RUNTIME", concat!("huki ", env!("CARGO_PKG_VERSION")))?;
-    support::stdio::install_globals(lua, worker)?;
-    support::memory::install_global(lua)?;
-    support::task::watch_running(lua, worker)?;
-    lua.register_module("@huki/net", net::module(lua, worker)?)?;
-    lua.register_module("@huki/task", support::task::module(lua, worker)?)?;
-    let process = support::process::module(lua, worker, options)?;
-    lua.register_module("@huki/process", process)?;
-    lua.register_module("@huki/stdio", support::stdio::module(lua, worker)?)?;
-    surface::install(lua, worker, options.dialect)?;
-    require::keep_globals(lua)?;
-    lua.sandbox(true)?;
-    Ok(())
 }

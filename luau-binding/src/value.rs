@@ -51,9 +51,7 @@ impl Options<'_> {
                 )));
             };
             if !known.contains(&name.as_ref()) {
-                let hint = nearest(&name, known)
-                    .map(|near| format!(" (did you mean '{near}'?)"))
-                    .unwrap_or_default();
+                let hint = advice(&name, known);
                 return Err(self.error(format!("unknown option '{name}'{hint}")));
             }
             stack.pop(2);
@@ -177,13 +175,27 @@ pub(crate) fn describe(stack: &Stack<'_>, index: i32) -> String {
     }
 }
 
-/// Refuses an argument: `function: argument #n (name) must be …, not …`.
+/// Refuses the argument at `n`: `function: argument #n must be …, not …`. Those of a method are counted as the
+/// script writes them, without the object before the colon.
 pub(crate) fn bad_argument(stack: &Stack<'_>, function: &str, n: i32, must: &str) -> Raise {
+    let shown = n - i32::from(n > 1 && function.contains(':'));
     Raise::from(format!(
-        "{function}: argument #{n} must be {must}, not {}",
+        "{function}: argument #{shown} must be {must}, not {}",
         describe(stack, n)
     ))
 }
+
+/// What to say of a name that is not one of `known`: the nearest of them, or all if they are few.
+pub(crate) fn advice(name: &str, known: &[&str]) -> String {
+    match nearest(name, known) {
+        Some(near) if near != name => format!(" (did you mean '{near}'?)"),
+        None if known.len() <= LISTED_MAX => format!(" (there are {})", known.join(", ")),
+        _ => String::new(),
+    }
+}
+
+/// As many names as one reads in a message.
+const LISTED_MAX: usize = 8;
 
 /// The known name that `name` was most likely meant to be: one begins with the other, or at most a
 /// third of it differs.

@@ -275,7 +275,7 @@ fn events_reach_their_reader_and_cannot_be_injected() {
         "events:send: 'data' must be a string, not table; net.jsonEncode makes one of a table",
         "events:send: unknown option 'dta' (did you mean 'data'?)",
         "events:send: the event is empty; it has 'data', or at least a 'comment'",
-        "events:send: argument #2 must be a string or a table { event, data, id, retry, comment }, not 5",
+        "events:send: argument #1 must be a string or a table { event, data, id, retry, comment }, not 5",
         "events:send: option 'retry' must be a number of seconds, above 0 and at most a year, not -1",
         "event stream has no member 'sned' (did you mean 'send'?)",
     ] {
@@ -314,13 +314,16 @@ fn what_cannot_be_a_streamed_answer_is_a_500_that_names_it() {
             "status",
             "status must be a whole number from 200 to 599, not 99",
         ),
-        ("name", "header 'a b' has an invalid name or value"),
+        (
+            "name",
+            "'a b' cannot be the name of a header: letters, digits and -_ are safe",
+        ),
     ] {
         assert!(
             server.get(&format!("/{path}")).0.contains(" 500 "),
             "{path}"
         );
-        want.push(format!("request response: {message}"));
+        want.push(format!("request stdin:8: response: {message}"));
     }
     assert_eq!(server.get("/errors").1, want.join("\n"));
     assert_eq!(server.stop(), "");

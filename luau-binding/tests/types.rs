@@ -1,6 +1,6 @@
 //! The type modules are the documentation: they must say what there is.
 
-use crate::support::run;
+use crate::support::{Client, Served, run};
 
 /// The names a module has, one a line, sorted.
 fn names(expression: &str) -> String {
@@ -70,4 +70,80 @@ fn every_option_is_documented() {
         }
         assert!(count >= 6, "{declared}: {count} options found");
     }
+}
+
+/// What an object has, as its file lists it: the type, the file that answers for it, the module that documents it.
+const OBJECTS: &[(&str, &str, usize)] = &[
+    ("Request", include_str!("../src/net/request.rs"), 0),
+    ("WebSocket", include_str!("../src/net/socket/members.rs"), 0),
+    ("Server", include_str!("../src/net/server.rs"), 0),
+    ("Stream", include_str!("../src/net/stream.rs"), 0),
+    ("EventStream", include_str!("../src/net/events.rs"), 0),
+    ("Ticker", include_str!("../src/std/every.rs"), 1),
+];
+
+#[test]
+fn every_member_of_an_object_is_documented_and_every_documented_member_listed() {
+    for (name, file, module) in OBJECTS {
+        let (_, behind) = file
+            .split_once("const MEMBERS: &[&str] = &[")
+            .expect("it has members");
+        let (list, _) = behind.split_once("];").expect("the list ends");
+        let mut listed: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+        listed.sort_unstable();
+        assert_eq!(
+            fields(hukilau::TYPE_MODULES[*module].1, name),
+            listed,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn every_documented_member_of_an_object_can_be_read() {
+    let list = |name: &str, module: usize| {
+        let fields = fields(hukilau::TYPE_MODULES[module].1, name);
+        format!("{{ '{}' }}", fields.join("', '"))
+    };
+    let [request, ws, server, stream, events] =
+        ["Request", "WebSocket", "Server", "Stream", "EventStream"].map(|name| list(name, 0));
+    let mut served = Served::start(&format!(
+        "local function all(object, members) for _, name in members do local _ = object[name] end end
+        local function told(message) print(message) end
+        local server = net.serve({{ port = 0, error = told,
+            request = function(request, server)
+                all(request, {request})
+                all(server, {server})
+                if request.path == '/events' then
+                    return net.eventStream(function(events) all(events, {events}) print('events') end)
+                end
+                return {{ body = function(stream) all(stream, {stream}) print('stream') end }}
+            end,
+            websocket = {{ open = function(ws) all(ws, {ws}) print('socket') end }} }})
+        local ticker = task.every(1, print)
+        all(ticker, {})
+        ticker:cancel()",
+        list("Ticker", 1)
+    ));
+    let _ = served.get("/");
+    assert_eq!(served.line(), "stream");
+    let _ = served.get("/events");
+    assert_eq!(served.line(), "events");
+    let client = Client::open(&served, "/", "");
+    assert_eq!(served.line(), "socket");
+    drop(client);
+}
+
+/// The fields of a type, sorted.
+fn fields<'s>(source: &'s str, name: &str) -> Vec<&'s str> {
+    let declared = format!("export type {name} = {{");
+    let (_, behind) = source.split_once(&declared).expect("the type is there");
+    let (body, _) = behind.split_once("\n}").expect("the type ends");
+    let mut fields: Vec<&str> = body
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix('\t')?.split_once(':')?.0))
+        .filter(|name| !name.is_empty() && name.chars().all(char::is_alphanumeric))
+        .collect();
+    fields.sort_unstable();
+    fields
 }

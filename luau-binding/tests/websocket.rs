@@ -265,12 +265,12 @@ fn arguments_of_a_socket_are_checked() {
     );
     let mut client = Client::open(&server, "/", "");
     for text in [
-        "ws:send: argument #2 must be a string or a buffer, not 5",
+        "ws:send: argument #1 must be a string or a buffer, not 5",
         "ws:send: text must be valid UTF-8",
-        "ws:close: argument #2 must be a close code, not 5",
-        "ws:close: the close code or reason may not be sent",
+        "ws:close: argument #1 must be a close code from 1000 to 4999, not 5",
+        "ws:close: the code must be 1000 to 1003, 1007 to 1014 or 3000 to 4999, and the reason UTF-8 of at most 123 bytes",
         "ws:ping: a ping carries at most 125 bytes",
-        "ws:bindMessage: argument #2 must be a function, not 1",
+        "ws:bindMessage: argument #1 must be a function, not 1",
         "WebSocket: only `data` can be assigned; put what belongs to the script there",
         "WebSocket has no member 'sned' (did you mean 'send'?)",
         "WebSocket: argument #1 must be a WebSocket (call methods with a colon), not nil",

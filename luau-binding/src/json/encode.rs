@@ -373,7 +373,11 @@ impl Encoder<'_, '_> {
         self.value(key + 1, depth + 1).map_err(|unfit| {
             let name = self.stack.string(key).unwrap_or_default();
             let name = String::from_utf8_lossy(name).into_owned();
-            unfit.inside(|| format!(".{name}"))
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+            unfit.inside(|| match name.bytes().all(is_plain) {
+                true => format!(".{name}"),
+                false => format!("[\"{}\"]", name.escape_debug()),
+            })
         })
     }
 

@@ -9,7 +9,7 @@
 //! Not here: what the methods do (`request.rs`, `socket.rs`, `server.rs`).
 
 use crate::runtime::Worker;
-use crate::value::nearest;
+use crate::value::advice;
 use crate::vm::atom::Atom;
 use crate::vm::object::Tag;
 use crate::vm::{self, Outcome, Pin, Raise, Stack};
@@ -66,9 +66,6 @@ pub(crate) fn unknown_call(stack: &Stack<'_>, owner: &str, members: &[&str]) -> 
 }
 
 fn no_member(owner: &str, name: &str, members: &[&str]) -> Raise {
-    let hint = nearest(name, members)
-        .filter(|near| *near != name)
-        .map(|near| format!(" (did you mean '{near}'?)"))
-        .unwrap_or_default();
+    let hint = advice(name, members);
     Raise::from(format!("{owner} has no member '{name}'{hint}"))
 }

@@ -320,9 +320,8 @@ pub(super) fn not_a_request(stack: &Stack<'_>) -> Raise {
     bad_argument(stack, "request", 1, "a request (call methods with a colon)")
 }
 
-fn refuse_write(stack: &mut Stack<'_>) -> Outcome {
-    let name = stack.type_name(1);
-    Err(Raise::from(format!("{name}: a request cannot be changed")))
+fn refuse_write(_: &mut Stack<'_>) -> Outcome {
+    Err(Raise::from("a request cannot be changed"))
 }
 
 /// `request.name`.

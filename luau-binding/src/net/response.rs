@@ -14,7 +14,7 @@ mod quick;
 
 use super::stream::{Begun, Face};
 use crate::runtime::Worker;
-use crate::value::nearest;
+use crate::value::advice;
 use crate::vm::{Kind, Stack};
 use hukilau_core::conn::{Exchange, Misuse, Response};
 use hukilau_core::reactor::conns::ConnKey;
@@ -95,8 +95,8 @@ pub(crate) fn respond(
             send(worker, conn, exchange, &response).map(|()| None)
         }
         _ => Err(format!(
-            "a handler returns a string, a buffer, a table or nothing, not {}",
-            stack.type_name(1)
+            "response: a handler returns a string, a buffer, a table {{ status, headers, body }} or nothing, not {}",
+            crate::value::describe(stack, 1)
         )),
     }
 }
@@ -170,8 +170,12 @@ fn explain(misuse: Misuse, response: &Response<'_>) -> String {
                 .iter()
                 .find(|(name, value)| !is_field_name(name) || !is_field_value(value));
             match bad {
+                Some((name, _)) if is_field_name(name) => format!(
+                    "response: the value of header '{}' holds a line end or another control character",
+                    name.escape_ascii()
+                ),
                 Some((name, _)) => format!(
-                    "response: header '{}' has an invalid name or value",
+                    "response: '{}' cannot be the name of a header: letters, digits and -_ are safe",
                     name.escape_ascii()
                 ),
                 None => "response: Content-Length, Transfer-Encoding, Connection and the like are \
@@ -281,9 +285,7 @@ fn unknown_key(stack: &Stack<'_>, key: i32) -> String {
             stack.type_name(key)
         );
     };
-    let hint = nearest(&name, KEYS)
-        .map(|near| format!(" (did you mean '{near}'?)"))
-        .unwrap_or_default();
+    let hint = advice(&name, KEYS);
     format!("response: unknown key '{name}'{hint}")
 }
 

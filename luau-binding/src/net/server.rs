@@ -14,6 +14,7 @@ pub(super) mod options;
 use super::methods;
 use super::tls::Tls;
 use super::topics;
+use crate::bridge::Failure;
 use crate::runtime::Worker;
 use crate::value::{Options, bad_argument};
 use crate::vm::atom::Atom;
@@ -61,6 +62,18 @@ pub(crate) struct WebSocketOptions {
     pub(crate) message: Option<Pin>,
     pub(crate) drain: Option<Pin>,
     pub(crate) close: Option<Pin>,
+}
+
+/// Why what a callback has returned is no answer. Where it returned is not known any more, so the place is where the
+/// callback begins.
+pub(crate) fn refusal(worker: &Worker, server: &ServerState, kind: &str, why: &str) -> Failure {
+    let websocket = server.websocket.as_ref();
+    let callback = match kind {
+        "upgrade" => websocket.and_then(|websocket| websocket.upgrade.as_ref()),
+        _ => server.request.as_ref(),
+    };
+    let place = callback.map(|callback| worker.root.stack(worker).place_of(callback));
+    Failure::plain(&(place.unwrap_or_default() + why))
 }
 
 /// The userdata.

@@ -136,7 +136,11 @@ impl Sources {
     /// Names the argument that `error` is about.
     fn place(&self, index: usize, error: &TlsConfigError) -> String {
         let problem = &error.problem;
+        let has_key = self.pairs.get(index).is_some_and(|(cert, key)| cert != key);
         match error.part {
+            "key" if !has_key => {
+                format!("tls: option 'key' is not given, and 'cert' {problem}")
+            }
             "ca" => format!("tls.clientCa: {problem}"),
             part if self.pairs.len() == 1 => format!("tls.{part}: {problem}"),
             part => format!("tls[{}].{part}: {problem}", index + 1),

@@ -101,7 +101,12 @@ pub(super) fn invoke_server(stack: &mut Stack<'_>, atom: Option<Atom>) -> Option
 
 /// Text or binary, from the payload at `index` and the flag behind it.
 pub(super) fn kind_of(stack: &Stack<'_>, index: i32, method: &str) -> Result<MessageKind, Raise> {
-    match (stack.kind(index), stack.boolean(index + 1)) {
+    let is_binary = stack.boolean(index + 1);
+    if is_binary.is_none() && !stack.is_nil(index + 1) {
+        let must = "a boolean, whether the message is binary";
+        return Err(bad_argument(stack, method, index + 1, must));
+    }
+    match (stack.kind(index), is_binary) {
         (Kind::String, Some(true)) | (Kind::Buffer, None | Some(true)) => Ok(MessageKind::Binary),
         (Kind::String | Kind::Buffer, _) => Ok(MessageKind::Text),
         _ => Err(bad_argument(stack, method, index, "a string or a buffer")),

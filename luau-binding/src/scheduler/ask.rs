@@ -12,6 +12,7 @@
 use super::{Resume, Scheduler, State, WaitKey, Wake, lose, run};
 use crate::bridge::Purpose;
 use crate::runtime::Worker;
+use crate::value::bad_argument;
 use crate::vm::coroutine::Coroutine;
 use crate::vm::guard::NOT_ENOUGH_MEMORY;
 use crate::vm::{Raise, Stack};
@@ -166,7 +167,7 @@ fn existing(
         worker.scheduler.borrow_mut().retire(id, false);
     }
     Err(Raise::from(
-        "cannot resume a coroutine that is running or has ended",
+        "task.spawn: this coroutine is running or has ended, and cannot be resumed",
     ))
 }
 
@@ -194,12 +195,14 @@ impl Scheduler {
 /// # Errors
 /// If it is no coroutine, or one that is running.
 pub(crate) fn cancel(worker: &Worker, stack: &mut Stack<'_>) -> Result<(), Raise> {
-    let running = || Raise::from("cannot cancel a coroutine that is running");
+    let running = || Raise::from("task.cancel: a coroutine that is running cannot be cancelled");
     match stack.label_at(1) {
-        None => Err(Raise::from(format!(
-            "argument #1 of task.cancel must be a coroutine or a ticker, not {}",
-            stack.type_name(1)
-        ))),
+        None => Err(bad_argument(
+            stack,
+            "task.cancel",
+            1,
+            "a coroutine or a ticker",
+        )),
         Some(None) => {
             let is_reset = stack
                 .coroutine(1, &worker.root)

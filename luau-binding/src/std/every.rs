@@ -11,7 +11,7 @@
 use crate::net::methods;
 use crate::runtime::Worker;
 use crate::scheduler::every::{self, Ticker};
-use crate::value::describe;
+use crate::value::bad_argument;
 use crate::vm::atom::Atom;
 use crate::vm::object::{Metatable, Object, Tag};
 use crate::vm::{self, Kind, Outcome, Raise, Returns, Stack};
@@ -56,16 +56,11 @@ pub(super) fn every(stack: &mut Stack<'_>) -> Outcome {
         .number(1)
         .filter(|hz| (HZ_MIN..=HZ_MAX).contains(hz))
         .ok_or_else(|| {
-            Raise::from(format!(
-                "argument #1 of task.every (hz) must be a number of calls a second, above 0 and at most 1000, not {}",
-                describe(stack, 1)
-            ))
+            let must = "a number of calls a second, above 0 and at most 1000";
+            bad_argument(stack, "task.every", 1, must)
         })?;
     if stack.kind(2) != Kind::Function {
-        return Err(Raise::from(format!(
-            "argument #2 of task.every must be a function, not {}",
-            describe(stack, 2)
-        )));
+        return Err(bad_argument(stack, "task.every", 2, "a function"));
     }
     let worker = stack.worker()?;
     let ticker = Ticker::new(hz, vm::clock());

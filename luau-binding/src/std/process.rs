@@ -10,7 +10,8 @@
 //! Not here: signals (`main.rs`), other processes.
 
 use crate::runtime::{Options, Worker};
-use crate::vm::{self, Outcome, Raise, Returns, Stack};
+use crate::value::bad_argument;
+use crate::vm::{self, Outcome, Returns, Stack};
 use std::rc::Rc;
 
 /// Makes the module's table.
@@ -45,9 +46,8 @@ fn exit(stack: &mut Stack<'_>) -> Outcome {
         Some(code) if (0.0..=255.0).contains(&code) && code.fract() == 0.0 => code,
         None if stack.is_nil(1) => 0.0,
         _ => {
-            return Err(Raise::from(
-                "argument #1 of process.exit (code) must be a whole number from 0 to 255",
-            ));
+            let must = "a whole number from 0 to 255";
+            return Err(bad_argument(stack, "process.exit", 1, must));
         }
     };
     #[expect(

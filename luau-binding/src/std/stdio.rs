@@ -12,6 +12,7 @@
 
 use super::lines;
 use crate::runtime::Worker;
+use crate::value::bad_argument;
 use crate::vm::{self, Outcome, Raise, Returns, Stack};
 use std::io::Write;
 use std::rc::Rc;
@@ -78,12 +79,9 @@ fn ewrite(stack: &mut Stack<'_>) -> Outcome {
 }
 
 fn payload<'s>(stack: &'s Stack<'_>, function: &str) -> Result<&'s [u8], Raise> {
-    stack.bytes(1).ok_or_else(|| {
-        Raise::from(format!(
-            "argument #1 of {function} must be a string or a buffer, not {}",
-            stack.type_name(1)
-        ))
-    })
+    stack
+        .bytes(1)
+        .ok_or_else(|| bad_argument(stack, function, 1, "a string or a buffer"))
 }
 
 fn written(function: &str, result: std::io::Result<()>) -> Outcome {

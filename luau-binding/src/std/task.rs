@@ -11,6 +11,7 @@
 use super::every;
 use crate::runtime::Worker;
 use crate::scheduler::{self, When};
+use crate::value::bad_argument;
 use crate::vm::{self, Kind, Outcome, Raise, Returns, Stack};
 use std::rc::Rc;
 
@@ -53,41 +54,37 @@ fn seconds(stack: &Stack<'_>, index: i32, function: &str) -> Result<f64, Raise> 
         return Ok(0.0);
     }
     match stack.number(index) {
-        Some(seconds) if seconds.is_nan() => Err(Raise::from(format!(
-            "argument #{index} of {function} (seconds) must be a number, not NaN"
-        ))),
-        Some(seconds) => Ok(seconds.clamp(0.0, SECONDS_MAX)),
-        None => Err(Raise::from(format!(
-            "argument #{index} of {function} (seconds) must be a number, not {}",
-            stack.type_name(index)
-        ))),
+        Some(seconds) if !seconds.is_nan() => Ok(seconds.clamp(0.0, SECONDS_MAX)),
+        _ => Err(bad_argument(stack, function, index, "a number of seconds")),
     }
 }
 
 /// Refuses what cannot be run at `index`.
-fn check_runnable(stack: &Stack<'_>, index: i32, at: i32, function: &str) -> Result<(), Raise> {
+fn check_runnable(stack: &Stack<'_>, index: i32, function: &str) -> Result<(), Raise> {
     match stack.kind(index) {
         Kind::Function | Kind::Thread => Ok(()),
-        _ => Err(Raise::from(format!(
-            "argument #{at} of {function} must be a function or a coroutine, not {}",
-            stack.type_name(index)
-        ))),
+        _ => Err(bad_argument(
+            stack,
+            function,
+            index,
+            "a function or a coroutine",
+        )),
     }
 }
 
 fn spawn(stack: &mut Stack<'_>) -> Outcome {
-    check_runnable(stack, 1, 1, "task.spawn")?;
+    check_runnable(stack, 1, "task.spawn")?;
     begin(stack, When::Now)
 }
 
 fn defer(stack: &mut Stack<'_>) -> Outcome {
-    check_runnable(stack, 1, 1, "task.defer")?;
+    check_runnable(stack, 1, "task.defer")?;
     begin(stack, When::Soon)
 }
 
 fn delay(stack: &mut Stack<'_>) -> Outcome {
     let after = seconds(stack, 1, "task.delay")?;
-    check_runnable(stack, 2, 2, "task.delay")?;
+    check_runnable(stack, 2, "task.delay")?;
     stack.remove(1);
     begin(stack, When::After(after))
 }

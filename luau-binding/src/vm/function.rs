@@ -15,6 +15,7 @@ use super::guard::NOT_ENOUGH_MEMORY;
 use super::{Outcome, Raise, Returns, Stack, ffi};
 use crate::runtime::Worker;
 use crate::surface::CHUNK;
+use crate::value::bad_argument;
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -161,6 +162,22 @@ unsafe extern "C-unwind" fn note_trace(state: *mut ffi::lua_State) -> c_int {
 /// # Safety
 /// Called by the VM only, as the function of a closure made by [`placed_require`].
 unsafe extern "C-unwind" fn call_require(state: *mut ffi::lua_State) -> c_int {
+    if let Some(here) = NonNull::new(state) {
+        let mut stack = Stack {
+            state: here,
+            worker: None,
+        };
+        if stack.string(1).is_none() {
+            stack.push_raise(bad_argument(
+                &stack,
+                "require",
+                1,
+                "the path of a module, a string",
+            ));
+            // SAFETY: the error is on top of the stack, and nothing here has a destructor left.
+            unsafe { ffi::lua_error(state) }
+        }
+    }
     // SAFETY: both upvalues are functions; the one that notes is below the other and its argument.
     unsafe {
         ffi::lua_settop(state, 1);
@@ -191,7 +208,7 @@ unsafe extern "C-unwind" fn after_require(state: *mut ffi::lua_State, status: c_
             .filter(|message| message.starts_with(REQUIRE_ERROR))
             .map(|message| String::from_utf8_lossy(message).into_owned());
         if let Some(message) = message {
-            stack.push_raise(Raise::from(message));
+            stack.push_raise(Raise::from(explained(message)));
         }
     }
     // SAFETY: the error is on top of the stack, and nothing here has a destructor left.
@@ -211,6 +228,25 @@ pub(super) unsafe fn is_surface(source: *const c_char) -> bool {
     source.to_bytes().starts_with(CHUNK.as_bytes())
 }
 
+/// The message of a module that was not found; of one that looks like a built-in one, with the nearest of those.
+fn explained(message: String) -> String {
+    let name = message.split('"').nth(1).unwrap_or_default();
+    let known: Vec<&str> = crate::TYPE_MODULES.iter().map(|(name, _)| *name).collect();
+    let bare = name.strip_prefix("@huki/");
+    let is_path = name.contains(['/', '@']);
+    match known
+        .iter()
+        .find(|known| known.strip_prefix("@huki/") == Some(name))
+    {
+        _ if bare.is_some() => {
+            let hint = crate::value::advice(name, &known);
+            format!("error requiring module \"{name}\": there is no such module{hint}")
+        }
+        Some(meant) if !is_path => format!("{message} (did you mean '{meant}'?)"),
+        _ => message,
+    }
+}
+
 impl Stack<'_> {
     /// Whether the function that `pin` keeps can see an argument `n`, counted from 1: C functions
     /// and those with `...` see all.
@@ -224,6 +260,27 @@ impl Stack<'_> {
             && unsafe { ffi::lua_getinfo(self.raw(), -1, c"a".as_ptr(), &raw mut facts) } != 0;
         self.pop(1);
         !is_known || facts.isvararg != 0 || facts.nparams >= n
+    }
+
+    /// `file:line: ` of where the function that `pin` keeps begins; empty if it is none of a script.
+    pub(crate) fn place_of(&mut self, pin: &super::Pin) -> String {
+        self.push_pin(pin);
+        let mut place = String::new();
+        // SAFETY: all-zero is a valid `lua_Debug`: integers and null pointers.
+        let mut facts: ffi::lua_Debug = unsafe { std::mem::zeroed() };
+        // SAFETY: as in `sees_argument`; the source is a string with a final NUL that lives as long as the function,
+        // which is still on the stack.
+        unsafe {
+            if self.kind(self.len()) == super::Kind::Function
+                && ffi::lua_getinfo(self.raw(), -1, c"s".as_ptr(), &raw mut facts) != 0
+                && facts.linedefined > 0
+            {
+                let source = CStr::from_ptr(facts.short_src).to_string_lossy();
+                place = format!("{source}:{}: ", facts.linedefined);
+            }
+        }
+        self.pop(1);
+        place
     }
 
     /// Pushes the error as the VM reports its own: with the place of the calling line.

@@ -115,7 +115,9 @@ pub(super) fn read_limits(stack: &mut Stack<'_>, options: Options<'_>) -> Result
     read_timeouts(stack, given, &mut limits)?;
     limits.check().map_err(|error| {
         let name = option_of(error.limit);
-        given.error(format!("option '{name}' contradicts another: {error}"))
+        // Core's sentence, in the words of scripts.
+        let words = error.must.split(' ').map(option_of).collect::<Vec<_>>();
+        given.error(format!("option '{name}' must {}", words.join(" ")))
     })?;
     stack.pop(1);
     Ok(limits)
@@ -215,6 +217,8 @@ fn read_page(stack: &mut Stack<'_>, index: i32) -> Result<RefusalPage, Raise> {
 /// What scripts call a limit of core that other limits can contradict.
 fn option_of(limit: &'static str) -> &'static str {
     match limit {
+        "head_bytes_max" => "headBytes",
+        "out_bytes_max" => "unsentBytes",
         "target_bytes_max" => "targetBytes",
         "out_bytes_low" => "lowWaterBytes",
         "out_bytes_high" => "highWaterBytes",

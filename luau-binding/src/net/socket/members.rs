@@ -175,6 +175,10 @@ fn invoke(stack: &mut Stack<'_>) -> Outcome {
 fn refused(method: &str, misuse: Misuse) -> Raise {
     Raise::from(match misuse {
         Misuse::Gone | Misuse::Closing => format!("ws:{method}: the WebSocket is closed"),
+        Misuse::InvalidClose => format!(
+            "ws:{method}: the code must be 1000 to 1003, 1007 to 1014 or 3000 to 4999, and the reason UTF-8 of at most \
+             123 bytes"
+        ),
         other => format!("ws:{method}: {other}"),
     })
 }
@@ -243,7 +247,14 @@ fn close(stack: &mut Stack<'_>) -> Outcome {
             code
         }
         None if stack.is_nil(2) => close_code::NORMAL,
-        _ => return Err(bad_argument(stack, "ws:close", 2, "a close code")),
+        _ => {
+            return Err(bad_argument(
+                stack,
+                "ws:close",
+                2,
+                "a close code from 1000 to 4999",
+            ));
+        }
     };
     if !stack.is_nil(3) && stack.string(3).is_none() {
         return Err(bad_argument(stack, "ws:close", 3, "a string"));

@@ -20,6 +20,7 @@ use crate::runtime::Options;
 use core::net::{IpAddr, SocketAddr};
 use hukilau_core::Reactor;
 use hukilau_core::conn::Publication;
+use hukilau_core::reactor::figures::{Figures, Gauge};
 use hukilau_core::reactor::mailbox::Remote;
 use hukilau_core::reactor::{ListenerKey, ServerConfig};
 use hukilau_core::transport::Endpoint;
@@ -44,11 +45,21 @@ pub struct Seat {
 #[derive(Debug)]
 struct Shared {
     count: u32,
-    /// The mailbox of each worker that runs, by index.
-    members: Mutex<BTreeMap<u32, Remote>>,
+    /// Each worker that runs, by index.
+    members: Mutex<BTreeMap<u32, Member>>,
     /// Grows with each change of `members`, so that workers look only then.
     version: AtomicU64,
     ports: Mutex<Ports>,
+}
+
+/// A worker as the others know it.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) index: u32,
+    remote: Remote,
+    pub(crate) figures: Arc<Figures>,
+    /// Bytes in use by the VM, after the last turn.
+    pub(crate) heap: Arc<Gauge>,
 }
 
 /// What the workers listen on.
@@ -104,6 +115,7 @@ type Addressed = (Arc<[u8]>, Arc<Publication>);
 /// What a runtime knows of its crew.
 pub(crate) struct Peers {
     seat: Seat,
+    own: Member,
     /// The other workers, and the version at which they were looked up.
     known: RefCell<(u64, Vec<Remote>)>,
     outgoing: RefCell<Vec<Addressed>>,
@@ -112,19 +124,44 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Takes the seat of `options` for a reactor.
-    pub(crate) fn join(options: &Options, remote: &Remote) -> Self {
+    /// Takes the seat of `options` for `reactor`.
+    pub(crate) fn join(options: &Options, reactor: &Reactor) -> Self {
         let seat = options.seat.clone();
+        let own = Member {
+            index: seat.index,
+            remote: reactor.remote(),
+            figures: Arc::clone(reactor.figures()),
+            heap: Arc::default(),
+        };
         if let Some(crew) = &seat.crew {
-            lock(&crew.members).insert(seat.index, remote.clone());
+            lock(&crew.members).insert(seat.index, own.clone());
             crew.version.fetch_add(1, Ordering::Release);
         }
         Self {
             seat,
+            own,
             known: RefCell::default(),
             outgoing: RefCell::default(),
             unnamed: Cell::new(0),
         }
+    }
+
+    /// This worker.
+    pub(crate) fn own(&self) -> &Member {
+        &self.own
+    }
+
+    /// All workers that run now, by index.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        match &self.seat.crew {
+            Some(crew) => lock(&crew.members).values().cloned().collect(),
+            None => vec![self.own.clone()],
+        }
+    }
+
+    /// How many workers there shall be.
+    pub(crate) fn count(&self) -> u32 {
+        self.seat.count()
     }
 
     /// Keeps a publication for the other workers, if there are any.
@@ -148,7 +185,8 @@ impl Peers {
             let others = members
                 .iter()
                 .filter(|(index, _)| **index != self.seat.index);
-            *known = (version, others.map(|(_, remote)| remote.clone()).collect());
+            let remotes = others.map(|(_, member)| member.remote.clone());
+            *known = (version, remotes.collect());
         }
         for remote in &known.1 {
             // A worker that is gone has no subscribers.

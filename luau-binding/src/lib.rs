@@ -9,6 +9,7 @@
 //! - `scheduler.rs`  coroutines, waits, timers
 //! - `surface.rs`, `surface/`  the modules and globals of other Luau systems, in Luau over these
 //! - `crew.rs`       several workers in one process
+//! - `metrics.rs`    the figures of all of them, for Prometheus
 //! - `net/`, `std/`  what scripts require: `@huki/net`, `@huki/task`, `@huki/process`, `@huki/stdio`
 //! - `json.rs`, `value.rs`, `require.rs`  conversions, checks, modules
 //! - `vm.rs`, `vm/`  the fenced interface to the VM
@@ -23,7 +24,9 @@ mod bridge;
 mod check;
 mod crew;
 mod embed;
+mod error;
 mod json;
+mod metrics;
 mod net;
 mod require;
 mod runtime;
@@ -36,11 +39,12 @@ mod vm;
 pub use check::{Checked, check};
 pub use crew::{Crew, Seat};
 pub use embed::Waiter;
+pub use error::Error;
 pub use hukilau_core as core;
 /// The binding to Luau beneath, for embedders that add functions of their own.
 pub use mlua;
 pub use require::Loaded;
-pub use runtime::{BUDGET, Error, Options, Runtime, Stop, Turn};
+pub use runtime::{BUDGET, Options, Runtime, Stop, Turn};
 pub use surface::Dialect;
 
 /// The name of the chunk for a script that is read from standard input.

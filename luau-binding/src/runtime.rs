@@ -22,7 +22,9 @@ mod install;
 use crate::bridge::{self, Awaited, Failure, Purpose};
 use crate::crew::{Peers, Seat};
 use crate::embed::{self, Host};
+pub(crate) use crate::error::Error;
 use crate::json::Json;
+use crate::metrics::Metrics;
 use crate::net;
 use crate::net::body::Bodies;
 use crate::net::client::{self, Outbound};
@@ -38,6 +40,7 @@ use crate::std::lines::{self, Lines};
 use crate::surface::{self, Dialect};
 use crate::vm::guard::Guard;
 use crate::vm::{self, Root};
+use core::net::SocketAddr;
 use hukilau_core::Reactor;
 use hukilau_core::conn::Publication;
 use hukilau_core::limits::Limits;
@@ -45,10 +48,10 @@ use hukilau_core::reactor::ListenerKey;
 use hukilau_core::reactor::conns::ConnKey;
 use hukilau_core::reactor::inbox::{Completion, Inbox};
 use hukilau_core::reactor::mailbox::Remote;
+use hukilau_core::transport::Endpoint;
 use hukilau_core::transport::mio::MioNet;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::fmt;
 use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -79,6 +82,8 @@ pub struct Options {
     pub loaded: Loaded,
     /// The place among several workers. Default: it works alone.
     pub seat: Seat,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served, if anywhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// How long a handler, a callback or the top level of a script may run without yielding, unless
@@ -98,56 +103,8 @@ impl Default for Options {
             codegen: true,
             loaded: Loaded::default(),
             seat: Seat::default(),
+            metrics: None,
         }
-    }
-}
-
-/// Why a runtime could not be made, or a script did not come to a good end.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Error {
-    /// The script could not be read; the text names the file.
-    Unreadable(String),
-    /// The script is no Luau: `file:line: what is wrong`.
-    Syntax(String),
-    /// The script raised an error that nothing caught.
-    Script {
-        /// The error, with its place in front.
-        message: String,
-        /// The calls that led to it, innermost first, one a line.
-        trace: String,
-    },
-    /// The system refused what every runtime needs.
-    System(std::io::Error),
-    /// The VM could not be set up.
-    Vm(String),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable(text) | Self::Syntax(text) | Self::Vm(text) => f.write_str(text),
-            Self::System(error) => write!(f, "{error}"),
-            Self::Script { message, trace } => {
-                f.write_str(message)?;
-                // One frame that the message names already says nothing new.
-                let mut frames = trace.lines().filter(|line| !line.starts_with("  [huki]"));
-                let (first, more) = (frames.next(), frames.next().is_some());
-                let is_told = first.is_none_or(|line| message.starts_with(line.trim_start()));
-                if more || !is_told {
-                    write!(f, "\nstack traceback:\n{}", trace.trim_end())?;
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl From<mlua::Error> for Error {
-    fn from(error: mlua::Error) -> Self {
-        Self::Vm(error.to_string())
     }
 }
 
@@ -250,6 +207,7 @@ impl Worker {
 /// A VM with its reactor: one worker. It stays on the thread that made it.
 pub struct Runtime {
     worker: Rc<Worker>,
+    metrics: Option<Metrics>,
     inbox: Inbox,
     lua: mlua::Lua,
     stop: Stop,
@@ -316,6 +274,7 @@ impl Runtime {
         if let Some(budget) = options.budget {
             guard.watch(budget).map_err(Error::System)?;
         }
+        let peers = Peers::join(options, &reactor);
         let worker = Rc::new(Worker {
             root,
             guard,
@@ -335,7 +294,7 @@ impl Runtime {
             scratch: RefCell::default(),
             host: Host::default(),
             lines: RefCell::default(),
-            peers: Peers::join(options, &stop.remote),
+            peers,
             noted: RefCell::default(),
             surface: surface::State::default(),
             exit: Cell::new(None),
@@ -344,6 +303,7 @@ impl Runtime {
         // Functions hold the worker's address: the VM itself keeps it alive.
         lua.set_app_data(Rc::clone(&worker));
         let runtime = Self {
+            metrics: Metrics::open(&worker, options)?,
             worker,
             inbox: Inbox::new(),
             lua,
@@ -398,6 +358,12 @@ impl Runtime {
                 return Ok(status);
             }
         }
+    }
+
+    /// Where it serves its figures, as [`Options::metrics`] asked for.
+    pub fn metrics_endpoint(&self) -> Option<Endpoint> {
+        self.metrics
+            .and_then(|metrics| metrics.endpoint(&self.worker))
     }
 
     /// For how long it has been there.
@@ -476,6 +442,7 @@ impl Runtime {
                 .map_err(Error::System)?;
         }
         self.turned_at = vm::clock();
+        worker.peers.own().heap.set(self.lua.used_memory() as u64);
         if let Some(millis) = self.stop.hung_up.swap(0, Ordering::AcqRel).checked_sub(1)
             && !tls::reload_all(&worker)
         {
@@ -483,6 +450,8 @@ impl Runtime {
         }
         for completion in self.inbox.completions() {
             let is_own = own(&mut worker.reactor.borrow_mut(), completion);
+            let metrics = self.metrics.as_ref();
+            let is_own = is_own || metrics.is_some_and(|it| it.answer(&worker, completion));
             if !is_own && !client::offer(&worker, &completion) {
                 bridge::deliver(&worker, completion);
             }
@@ -507,12 +476,16 @@ impl Runtime {
     fn delay(&self, turned_at: f64) -> Delay {
         let worker = &self.worker;
         let is_asked = self.stop.is_asked.load(Ordering::Acquire);
+        let (listens, connects) = match &self.metrics {
+            Some(metrics) => metrics.share(worker),
+            None => (0, 0),
+        };
         let mut scheduler = worker.scheduler.borrow_mut();
         let (is_quiet, has_events) = {
             let (reactor, outbound) = (worker.reactor.borrow(), worker.outbound.borrow());
             // Connections that are kept for requests to come wait for nothing.
-            let is_quiet = reactor.listeners() == 0
-                && reactor.connections() <= outbound.connections()
+            let is_quiet = reactor.listeners() <= listens
+                && reactor.connections() <= outbound.connections() + connects
                 && !outbound.is_awaited(|key| scheduler.is_current(key));
             let has_stale = scheduler.has_cancelled() && outbound.is_waiting();
             (is_quiet, outbound.has_events() || has_stale)

@@ -9,6 +9,7 @@ mod embed;
 mod examples;
 mod http;
 mod lute;
+mod metrics;
 mod mistakes;
 mod quiet;
 mod runaway;

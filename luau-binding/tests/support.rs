@@ -192,7 +192,11 @@ impl Client {
 
     /// Asks for a WebSocket and returns the answer's head.
     pub(crate) fn ask(server: &Served, target: &str, fields: &str) -> (Self, String) {
-        let mut stream = server.connect();
+        Self::upgrade(server.connect(), target, fields)
+    }
+
+    /// Asks for a WebSocket on `stream`.
+    pub(crate) fn upgrade(mut stream: TcpStream, target: &str, fields: &str) -> (Self, String) {
         let request = format!(
             "GET {target} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{fields}\r\n"

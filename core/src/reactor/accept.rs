@@ -87,6 +87,12 @@ impl<N: Net> Reactor<N> {
         !self.conns.is_full() && self.listeners.iter().any(may)
     }
 
+    /// Connections of `listener` that are still there; `None` once it is closed.
+    pub fn connections_of(&self, listener: ListenerKey) -> Option<usize> {
+        let its = self.listeners.iter().find(|known| known.key == listener);
+        its.map(|listener| listener.open as usize)
+    }
+
     pub(super) fn accept_waiting(&mut self, inbox: &mut Inbox) {
         if !self.can_accept() {
             return;
@@ -133,8 +139,14 @@ impl<N: Net> Reactor<N> {
                     }
                 };
                 match admitted {
-                    Ok(()) => self.listeners[index].open += 1,
-                    Err(error) => errors.push((key, error)),
+                    Ok(()) => {
+                        self.listeners[index].open += 1;
+                        self.figures.accepted.add(1);
+                    }
+                    Err(error) => {
+                        self.figures.accept_errors.add(1);
+                        errors.push((key, error));
+                    }
                 }
                 true
             }
@@ -146,6 +158,7 @@ impl<N: Net> Reactor<N> {
                 io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => true,
                 _ => {
                     listener.rests_until = self.now.checked_add(ACCEPT_BACKOFF);
+                    self.figures.accept_errors.add(1);
                     errors.push((listener.key, error));
                     false
                 }

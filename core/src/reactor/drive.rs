@@ -23,6 +23,7 @@
 
 use super::ListenerKey;
 use super::conns::ConnKey;
+use super::figures::Figures;
 use super::inbox::{Cause, Inbox};
 use super::pressure::Pressed;
 use crate::buffer::{PooledBuf, SendBuffer};
@@ -106,6 +107,7 @@ pub(super) struct Context<'a, N> {
     pub(super) net: &'a mut N,
     pub(super) inbox: &'a mut Inbox,
     pub(super) now: Instant,
+    pub(super) figures: &'a Figures,
 }
 
 /// Whether a connection goes on.
@@ -292,6 +294,7 @@ impl<S> Connection<S> {
         if cx.inbox.deliver(key, self.listener, base, seen) {
             self.announced = true;
             cx.inbox.used = base + filled;
+            cx.figures.note_events(&cx.inbox.log.events()[seen..]);
         }
         // One that is still agreeing on TLS has a request to come.
         if !was_handshaking
@@ -348,10 +351,10 @@ impl<S> Connection<S> {
         if self.phase == Phase::Open && self.driver.appetite() == Appetite::Conclude {
             self.driver.conclude(cx.now, &mut self.out);
         }
-        self.flush(cx.net, cx.now);
+        self.flush(cx.net, cx.now, cx.figures);
         // Each round sends, finds the socket full, or leaves nothing held.
         while self.release_held() {
-            self.flush(cx.net, cx.now);
+            self.flush(cx.net, cx.now, cx.figures);
         }
         self.shut(cx);
         self.arrive(key, cx.inbox);
@@ -366,7 +369,7 @@ impl<S> Connection<S> {
             // It has ended well by now, even if the peer has gone without waiting for our end.
             let cause = self.cause.take().unwrap_or_else(|| self.quiet_cause());
             self.cause = Some(cause);
-            self.flush(cx.net, cx.now);
+            self.flush(cx.net, cx.now, cx.figures);
         }
         if self.opened {
             self.opened = false;
@@ -375,16 +378,17 @@ impl<S> Connection<S> {
         }
         if self.is_relieved() {
             self.pressed = Pressed::No;
+            cx.figures.relieved.add(1);
             cx.inbox.deliver_writable(key);
         }
         if self.cut {
-            self.deliver_closed(key, cx.inbox);
+            self.deliver_closed(key, cx);
             return Fate::Ends { abort: true };
         }
         let has_unsent = !self.out.is_empty() || self.transport.has_unsent();
         if self.is_client() && self.driver.appetite() == Appetite::Close {
             // No last words to protect: what the server still wants to know is of no use.
-            self.deliver_closed(key, cx.inbox);
+            self.deliver_closed(key, cx);
             return Fate::Ends { abort: has_unsent };
         }
         match self.phase {
@@ -394,13 +398,21 @@ impl<S> Connection<S> {
         }
     }
 
-    pub(super) fn flush<N: Net<Socket = S>>(&mut self, net: &mut N, now: Instant) {
+    pub(super) fn flush<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        now: Instant,
+        figures: &Figures,
+    ) {
         let has_unsent = !self.out.is_empty() || self.transport.has_unsent();
         if !has_unsent || !self.writable || self.cut {
             return;
         }
         let is_handshaking = self.transport.is_handshaking();
-        match self.transport.write(net, &mut self.out) {
+        let waited = self.out.len();
+        let outcome = self.transport.write(net, &mut self.out);
+        figures.bytes_sent.add(waited - self.out.len());
+        match outcome {
             // The deadline is the handshake's.
             WriteOutcome::Flushed | WriteOutcome::Handshaking if is_handshaking => {}
             WriteOutcome::Blocked { .. } if is_handshaking => self.writable = false,
@@ -433,7 +445,7 @@ impl<S> Connection<S> {
     /// Everything is said: leaves, or waits for the peer to have read it.
     fn part<N: Net<Socket = S>>(&mut self, key: ConnKey, cx: &mut Context<'_, N>) -> Fate {
         let rested = matches!(self.cause, Some(Cause::TimedOut(Deadline::Idle)));
-        self.deliver_closed(key, cx.inbox);
+        self.deliver_closed(key, cx);
         // A peer that we cannot tell has left already: there is nobody to wait for.
         if self.eof || rested || self.transport.shutdown_write(cx.net).is_err() {
             return Fate::Ends { abort: false };
@@ -443,10 +455,11 @@ impl<S> Connection<S> {
         Fate::Stays
     }
 
-    fn deliver_closed(&mut self, key: ConnKey, inbox: &mut Inbox) {
+    fn deliver_closed<N>(&mut self, key: ConnKey, cx: &mut Context<'_, N>) {
         let cause = self.cause.take().unwrap_or_else(|| self.quiet_cause());
+        cx.figures.note_end(&cause);
         if core::mem::take(&mut self.announced) {
-            inbox.deliver_closed(key, cause);
+            cx.inbox.deliver_closed(key, cause);
         }
     }
 

@@ -15,6 +15,7 @@
 //! - `pressure.rs` when to stop sending, and when to go on
 //! - `timer.rs`    deadlines
 //! - `mailbox.rs`  mail from other threads
+//! - `figures.rs`  what it has done, counted
 //!
 //! Invariants
 //! - No call of the application happens inside a method of the reactor.
@@ -30,6 +31,7 @@ mod accept;
 pub mod conns;
 mod dial;
 mod drive;
+pub mod figures;
 pub mod inbox;
 pub mod mailbox;
 mod ops;
@@ -60,12 +62,12 @@ use accept::Listener;
 use conns::{ConnKey, Conns};
 use dial::Dial;
 use drive::{Connection, Context, Fate, Phase, SEGMENT_BYTES_MIN};
+use figures::Figures;
 use inbox::{Cause, Inbox};
 use mailbox::{Mail, Mailbox, Remote};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
-#[cfg(feature = "tls")]
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use timer::TimerWheel;
@@ -152,6 +154,7 @@ pub struct Reactor<N: Net> {
     drains: Vec<Drain>,
     /// Which connections hear what is published.
     topics: Topics<ConnKey>,
+    figures: Arc<Figures>,
     scratch: Scratch,
 }
 
@@ -199,6 +202,7 @@ impl<N: Net> Reactor<N> {
             date_second: second,
             drains: Vec::new(),
             topics: Topics::default(),
+            figures: Arc::default(),
             scratch: Scratch::default(),
             net,
         })
@@ -227,6 +231,7 @@ impl<N: Net> Reactor<N> {
         self.accept_waiting(inbox);
         self.receive_ready(inbox);
         self.fire_deadlines(inbox);
+        self.note_gauges();
         Ok(())
     }
 
@@ -293,6 +298,7 @@ impl<N: Net> Reactor<N> {
             net: &mut self.net,
             inbox,
             now: self.now,
+            figures: &self.figures,
         };
         if let Fate::Ends { abort } = conn.settle(key, &mut cx) {
             self.topics.leave_all(key);
@@ -365,6 +371,8 @@ impl<N: Net> Reactor<N> {
             Some(Duration::ZERO)
         };
         let mut events = core::mem::take(&mut self.scratch.events);
+        let took = self.net.now().saturating_duration_since(self.now);
+        self.figures.note_turn(took);
         let polled = self.net.poll(&mut events, timeout);
         self.now = self.net.now();
         self.renew_date();
@@ -447,8 +455,10 @@ impl<N: Net> Reactor<N> {
                 net: &mut self.net,
                 inbox,
                 now: self.now,
+                figures: &self.figures,
             };
             count = conn.receive(key, &mut cx);
+            self.figures.bytes_received.add(count);
         }
         self.lingering.pop_front();
         self.settle(key, inbox);
@@ -490,8 +500,11 @@ impl<N: Net> Reactor<N> {
                 net: &mut self.net,
                 inbox,
                 now: self.now,
+                figures: &self.figures,
             };
-            budget = budget.saturating_sub(conn.receive(key, &mut cx));
+            let count = conn.receive(key, &mut cx);
+            self.figures.bytes_received.add(count);
+            budget = budget.saturating_sub(count);
             if conn.phase != Phase::Open || conn.is_cut() || parts {
                 self.settle(key, inbox);
             } else {

@@ -115,9 +115,11 @@ impl<N: Net> Reactor<N> {
         exchange: Exchange,
         response: &Response<'_>,
     ) -> Result<Pressure, Misuse> {
-        self.answer(conn, exchange, |server, out, now| {
+        let pressure = self.answer(conn, exchange, |server, out, now| {
             server.respond(exchange, response, now, out)
-        })
+        })?;
+        self.figures.note_response(response.status);
+        Ok(pressure)
     }
 
     /// Answers a request as `response` says, or with the page that the listener has for its status.
@@ -145,9 +147,11 @@ impl<N: Net> Reactor<N> {
         exchange: Exchange,
         response: &Response<'_>,
     ) -> Result<Pressure, Misuse> {
-        self.answer(conn, exchange, |server, out, _| {
+        let pressure = self.answer(conn, exchange, |server, out, _| {
             server.begin_response(exchange, response, out)
-        })
+        })?;
+        self.figures.note_response(response.status);
+        Ok(pressure)
     }
 
     /// Sends the next piece of a body. Returns [`Pressure::High`] when more than
@@ -237,6 +241,7 @@ impl<N: Net> Reactor<N> {
             &mut connection.out,
         )?;
         connection.switch(now);
+        self.figures.note_response(101);
         self.touch(conn);
         Ok(())
     }
@@ -261,8 +266,12 @@ impl<N: Net> Reactor<N> {
         let connection = self.roomy_conn(conn)?;
         let room = connection.room_for_message(now)?;
         let pressure = match room {
-            Room::None(Overflow::Drop) => Pressure::Dropped,
+            Room::None(Overflow::Drop) => {
+                self.figures.messages_dropped.add(1);
+                Pressure::Dropped
+            }
             Room::None(Overflow::Close) => {
+                self.figures.closed_behind.add(1);
                 self.touch(conn);
                 return Err(Misuse::Gone);
             }
@@ -272,6 +281,8 @@ impl<N: Net> Reactor<N> {
                 connection.pressure(None)
             }
         };
+        let is_sent = pressure != Pressure::Dropped;
+        self.figures.messages_sent.add(usize::from(is_sent));
         self.touch(conn);
         Ok(pressure)
     }

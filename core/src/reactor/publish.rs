@@ -15,6 +15,7 @@
 use super::Reactor;
 use super::conns::ConnKey;
 use super::drive::{Connection, Phase};
+use super::figures::Figures;
 use super::inbox::Cause;
 use crate::conn::{Driver, Misuse, Overflow, Pressure, Publication};
 use crate::transport::Net;
@@ -88,7 +89,7 @@ impl<N: Net> Reactor<N> {
             let Some(connection) = self.conns.get_mut(key) else {
                 continue;
             };
-            let given = connection.publish(topic, publication, self.now);
+            let given = connection.publish(topic, publication, self.now, &self.figures);
             count += usize::from(matches!(given, Ok(Pressure::Low | Pressure::High)));
             if !connection.dirty {
                 connection.dirty = true;
@@ -109,8 +110,9 @@ impl<N: Net> Reactor<N> {
         key: &[u8],
         publication: &Arc<Publication>,
     ) -> Result<Pressure, Misuse> {
-        let now = self.now;
-        let given = self.open_conn(conn)?.publish(key, publication, now);
+        let (now, figures) = (self.now, Arc::clone(&self.figures));
+        let connection = self.open_conn(conn)?;
+        let given = connection.publish(key, publication, now, &figures);
         self.touch(conn);
         given
     }
@@ -144,6 +146,7 @@ impl<S> Connection<S> {
         key: &[u8],
         publication: &Arc<Publication>,
         now: Instant,
+        figures: &Figures,
     ) -> Result<Pressure, Misuse> {
         if self.phase != Phase::Open || self.is_cut() {
             return Err(Misuse::Gone);
@@ -161,11 +164,20 @@ impl<S> Connection<S> {
             // What is held leaves first, or a later message would overtake an earlier one.
             Room::Enough if !websocket.holds_latest() => {
                 websocket.publish(publication, &mut self.out)?;
+                figures.messages_sent.add(1);
             }
-            Room::None(Overflow::Close) => return Err(Misuse::Gone),
-            Room::None(Overflow::Drop) => return Ok(Pressure::Dropped),
+            Room::None(Overflow::Close) => {
+                figures.closed_behind.add(1);
+                return Err(Misuse::Gone);
+            }
+            Room::None(Overflow::Drop) => {
+                figures.messages_dropped.add(1);
+                return Ok(Pressure::Dropped);
+            }
             Room::Enough | Room::None(Overflow::Latest) => {
-                websocket.hold_latest(key, publication, keys_max)?
+                let is_instead = websocket.hold_latest(key, publication, keys_max)?;
+                figures.messages_sent.add(1);
+                figures.messages_replaced.add(usize::from(is_instead));
             }
         }
         Ok(self.pressure(None))

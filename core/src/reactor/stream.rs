@@ -147,7 +147,7 @@ impl<N: Net> Reactor<N> {
     fn flush_plain(&mut self, conn: ConnKey) {
         let now = self.now;
         if let Some(connection) = self.conns.get_mut(conn) {
-            connection.flush(&mut self.net, now);
+            connection.flush(&mut self.net, now, &self.figures);
         }
     }
 
@@ -223,7 +223,7 @@ impl<S> Connection<S> {
             return;
         }
         if self.transport.begin_close() {
-            self.flush(cx.net, cx.now);
+            self.flush(cx.net, cx.now, cx.figures);
         }
         if self.transport.has_unsent() || self.unwritable {
             return;

@@ -8,6 +8,7 @@
 //!
 //! Not here: what the commands do (`run.rs` and its neighbours).
 
+use core::net::SocketAddr;
 use hukilau::Options;
 use lexopt::prelude::{Long, Short, Value};
 use std::num::NonZeroU32;
@@ -35,6 +36,8 @@ Options of run:
                       default: seen from what they require
       --workers N     run the script N times, each with a thread and a VM of its own, on the
                       same ports; `auto` for one on each processor
+      --metrics ADDR  serve /metrics for Prometheus, /healthz and /readyz at IP:PORT, or at
+                      PORT of 127.0.0.1
       --watch         start again when the script or a module it requires changes,
                       after an error too; what is under way has two seconds to finish
 
@@ -75,6 +78,7 @@ const RUN_OPTIONS: &[&str] = &[
     "budget",
     "dialect",
     "memory",
+    "metrics",
     "no-codegen",
     "watch",
     "workers",
@@ -157,6 +161,7 @@ fn parse_run(mut parser: lexopt::Parser) -> Parsed {
                 let dialect = name.parse::<hukilau::Dialect>();
                 options.dialect = Some(dialect.map_err(|must| format!("--dialect {must}"))?);
             }
+            Long("metrics") => options.metrics = Some(address(&text(parser.value()?)?)?),
             Long("workers") => workers = Some(count(&text(parser.value()?)?)?),
             Long(name) => {
                 let name = name.to_owned();
@@ -248,6 +253,15 @@ fn budget(value: &str) -> Result<Option<Duration>, lexopt::Error> {
         return Err(format!("--budget must be {must}, not '{value}'").into());
     }
     Ok(Some(Duration::from_secs_f64(seconds)))
+}
+
+/// The value of `--metrics`.
+fn address(value: &str) -> Result<SocketAddr, lexopt::Error> {
+    let port = value.parse().ok();
+    let local = port.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    local.or_else(|| value.parse().ok()).ok_or_else(|| {
+        format!("--metrics must be IP:PORT, or a port of 127.0.0.1, not '{value}'").into()
+    })
 }
 
 /// The value of `--workers`.

@@ -22,11 +22,19 @@ pub(crate) fn run(run: &Run) -> Result<u8, Error> {
     let mut runtime = Runtime::new(&with_environment(&run.options))?;
     let stopped = Stopped::default();
     stopped.set(0, runtime.stop());
+    tell_metrics(&runtime);
     drain_on_signal(stopped)?;
     if run.file != "-" {
         return runtime.run_file(&run.file);
     }
     runtime.run_source(hukilau::STDIN_CHUNK, &read_stdin()?)
+}
+
+/// Says where figures are served: with port 0 nobody could know.
+pub(crate) fn tell_metrics(runtime: &Runtime) {
+    if let Some(at) = runtime.metrics_endpoint() {
+        eprintln!("huki: figures at http://{at}/metrics");
+    }
 }
 
 /// A script from standard input.

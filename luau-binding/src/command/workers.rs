@@ -12,7 +12,7 @@
 //! Not here: how workers share ports and publish to one another (`crew.rs` of the library).
 
 use super::args::Run;
-use super::run::{Stopped, drain_on_signal, read_stdin, with_environment};
+use super::run::{Stopped, drain_on_signal, read_stdin, tell_metrics, with_environment};
 use hukilau::{Crew, Error, Options, Runtime, STDIN_CHUNK, Turn};
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -160,6 +160,9 @@ fn work(job: &Job, index: u32, life: &mut Life) -> Result<u8, Error> {
     }
     let mut runtime = Runtime::new(&job.options)?;
     job.stopped.set(index, runtime.stop());
+    if index == 0 {
+        tell_metrics(&runtime);
+    }
     match &job.source {
         Some(source) => runtime.start_source(STDIN_CHUNK, source)?,
         None => runtime.start_file(&job.file)?,

@@ -10,6 +10,7 @@
 //! Not here: calling the callbacks (`bridge.rs`, `socket.rs`).
 
 pub(super) mod options;
+mod stats;
 
 use super::methods;
 use super::tls::Tls;
@@ -259,6 +260,13 @@ pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> 
     methods::add(lua, worker, (Tag::Server, Atom::Stop), c"stop", stop)?;
     let reload = (Tag::Server, Atom::ReloadTls);
     methods::add(lua, worker, reload, c"reloadTls", reload_tls)?;
+    methods::add(
+        lua,
+        worker,
+        (Tag::Server, Atom::Stats),
+        c"stats",
+        stats::stats,
+    )?;
     topics::install_servers(lua, worker)
 }
 
@@ -269,6 +277,7 @@ const MEMBERS: &[&str] = &[
     "reloadTls",
     "publish",
     "subscribers",
+    "stats",
 ];
 
 pub(super) fn this(stack: &Stack<'_>) -> Result<Rc<ServerState>, Raise> {
@@ -294,6 +303,7 @@ fn invoke(stack: &mut Stack<'_>) -> Outcome {
     match called {
         Some(Atom::Stop) => stop(stack),
         Some(Atom::ReloadTls) => reload_tls(stack),
+        Some(Atom::Stats) => stats::stats(stack),
         _ => topics::invoke_server(stack, called)
             .unwrap_or_else(|| Err(methods::unknown_call(stack, "server", MEMBERS))),
     }

@@ -84,6 +84,7 @@ atoms! {
     Scheme = "scheme",
     Send = "send",
     SendLatest = "sendLatest",
+    Stats = "stats",
     Status = "status",
     StatusText = "statusText",
     Stop = "stop",

@@ -170,7 +170,7 @@ impl WsConn {
     }
 
     /// Keeps `publication` until [`release_held`](Self::release_held); one of the same `key` that
-    /// is still held goes. Above `keys_max` keys, the oldest goes.
+    /// is still held goes. Above `keys_max` keys, the oldest goes. Whether one has gone.
     ///
     /// # Errors
     /// [`Misuse::Closing`] once a close frame was sent.
@@ -179,18 +179,19 @@ impl WsConn {
         key: &[u8],
         publication: &Arc<Publication>,
         keys_max: usize,
-    ) -> Result<(), Misuse> {
+    ) -> Result<bool, Misuse> {
         self.check_may_send()?;
         let held = &mut self.rare.get_or_insert_default().held;
         if let Some((_, older)) = held.iter_mut().find(|(known, _)| **known == *key) {
             *older = Arc::clone(publication);
-            return Ok(());
+            return Ok(true);
         }
-        if held.len() >= keys_max.max(1) {
+        let is_full = held.len() >= keys_max.max(1);
+        if is_full {
             held.remove(0);
         }
         held.push((key.into(), Arc::clone(publication)));
-        Ok(())
+        Ok(is_full)
     }
 
     /// Whether publications are held.
@@ -277,16 +278,16 @@ mod tests {
     #[test]
     fn of_each_key_the_newest_is_kept_and_leaves_when_there_is_room() {
         let (mut connection, mut out) = (connection(4), SendBuffer::new(&BufferPool::default()));
-        for (key, words) in [
-            ("a", "a1"),
-            ("b", "b1"),
-            ("a", "a2"),
-            ("c", "c1"),
-            ("b", "b2"),
+        for (key, words, is_instead) in [
+            ("a", "a1", false),
+            ("b", "b1", false),
+            ("a", "a2", true),
+            ("c", "c1", false),
+            ("b", "b2", true),
         ] {
             assert_eq!(
                 connection.hold_latest(key.as_bytes(), &text(words), 8),
-                Ok(())
+                Ok(is_instead)
             );
         }
         connection.release_held(4, &mut out);
@@ -307,7 +308,7 @@ mod tests {
         for key in ["a", "b", "c"] {
             assert_eq!(
                 connection.hold_latest(key.as_bytes(), &text(key), 2),
-                Ok(())
+                Ok(key == "c")
             );
         }
         connection.release_held(99, &mut out);
@@ -317,7 +318,7 @@ mod tests {
     #[test]
     fn what_is_held_leaves_before_the_close_frame() {
         let (mut connection, mut out) = (connection(0), SendBuffer::new(&BufferPool::default()));
-        assert_eq!(connection.hold_latest(b"a", &text("last"), 2), Ok(()));
+        assert_eq!(connection.hold_latest(b"a", &text("last"), 2), Ok(false));
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let closed = connection.begin_close(1000, b"", Instant::now(), &mut out);
         assert_eq!(closed, Ok(()));

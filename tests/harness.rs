@@ -21,7 +21,7 @@ use std::time::Duration;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The binary, built from the same `main.rs` as `huki`.
-const BINARY: &str = env!("CARGO_BIN_EXE_huki-under-test");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_huki-under-test");
 
 /// Prepended to scripts: the modules they all need.
 const PRELUDE: &str = "local net = require(\"@huki/net\") local task = require(\"@huki/task\") ";

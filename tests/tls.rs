@@ -3,12 +3,14 @@
 //!
 //! - `tls/certs.rs`   authorities and what they sign
 //! - `tls/server.rs`  a server by core alone, on a thread
+//! - `tls/lute.rs`    scripts for Lute and for the WinHTTP-style API
 //! - `tls/script.rs`  servers by script, their options and reloads
 //! - `tls/zune.rs`    scripts for Zune
 //!
 //! Where curl or openssl is missing the test says so.
 
 pub(crate) mod certs;
+mod lute;
 mod script;
 pub(crate) mod server;
 mod zune;

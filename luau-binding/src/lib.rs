@@ -67,3 +67,29 @@ pub const TYPE_MODULES: &[(&str, &str)] = &[
     ("@huki/process", include_str!("../types/huki/process.luau")),
     ("@huki/stdio", include_str!("../types/huki/stdio.luau")),
 ];
+
+/// The modules of other systems that scripts require, as their documentation, as [`TYPE_MODULES`].
+pub const DIALECT_TYPE_MODULES: &[(&str, &str)] = &[
+    (
+        "@huki/winhttp",
+        include_str!("../types/winhttp/winhttp.luau"),
+    ),
+    ("@lute/net", include_str!("../types/lute/net/init.luau")),
+    (
+        "@lute/net/client",
+        include_str!("../types/lute/net/client.luau"),
+    ),
+    (
+        "@lute/net/server",
+        include_str!("../types/lute/net/server.luau"),
+    ),
+    ("@lute/process", include_str!("../types/lute/process.luau")),
+    ("@lute/task", include_str!("../types/lute/task.luau")),
+    ("@lute/time", include_str!("../types/lute/time.luau")),
+    ("@std/json", include_str!("../types/std/json.luau")),
+    ("@std/net", include_str!("../types/std/net.luau")),
+    ("@std/process", include_str!("../types/std/process.luau")),
+    ("@std/task", include_str!("../types/std/task.luau")),
+    ("@std/test", include_str!("../types/std/test.luau")),
+    ("@std/time", include_str!("../types/std/time.luau")),
+];

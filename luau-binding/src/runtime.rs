@@ -443,6 +443,7 @@ impl Runtime {
         }
         self.turned_at = vm::clock();
         worker.peers.own().heap.set(self.lua.used_memory() as u64);
+        worker.surface.note_turn();
         if let Some(millis) = self.stop.hung_up.swap(0, Ordering::AcqRel).checked_sub(1)
             && !tls::reload_all(&worker)
         {

@@ -165,6 +165,7 @@ const MODULES: &[Module] = modules! {
         "@lute/process" = "lute/process",
         "@lute/task" = "lute/task",
         "@lute/time" = "lute/time_module",
+        "@std/json" = "lute/std_json",
         "@std/net" = "lute/std_net",
         "@std/process" = "lute/process",
         "@std/task" = "lute/std_task",
@@ -236,12 +237,19 @@ pub(crate) struct State {
     is_forced: Cell<bool>,
     /// Something that nothing caught has been reported.
     has_failed: Cell<bool>,
+    /// Turns of the loop so far.
+    turns: Cell<u32>,
     /// A test of a script has failed.
     has_failed_test: Cell<bool>,
     pub(crate) lost: lost::Lost,
 }
 
 impl State {
+    /// Notes that the loop has looked at all sockets.
+    pub(crate) fn note_turn(&self) {
+        self.turns.set(self.turns.get().wrapping_add(1));
+    }
+
     /// Notes that an error was reported.
     pub(crate) fn note_failure(&self) {
         self.has_failed.set(true);

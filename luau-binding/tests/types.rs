@@ -18,7 +18,8 @@ fn names(expression: &str) -> String {
 
 #[test]
 fn every_exported_name_is_documented_and_every_documented_name_exported() {
-    for (name, source) in hukilau::TYPE_MODULES {
+    let dialects = hukilau::DIALECT_TYPE_MODULES;
+    for (name, source) in hukilau::TYPE_MODULES.iter().chain(dialects) {
         let real = names(&format!("require('{name}')"));
         let documented = names(&format!("(function() {source} end)()"));
         assert_eq!(documented, real, "{name}");

@@ -9,6 +9,7 @@
 //! | `where()` | that place, `file:line: `, or an empty string |
 //! | `reason(error)` | an error as text, without that place |
 //! | `global(name)` | a global as the calling script sees it |
+//! | `turn()` | the number of the loop's turn: another one means that all sockets have been looked at |
 //! | `newtype(name, metamethods)` | a type of userdata: `typeof` is `name` |
 //! | `wrap(type, state, socket?)` | a value of it; when it is collected, the native socket closes |
 //! | `unwrap(type, value)` | the state of a value; nil if it is none of that type |
@@ -48,6 +49,7 @@ pub(super) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
     set("where", vm::function(lua, worker, c"where", place)?)?;
     set("reason", vm::function(lua, worker, c"reason", reason)?)?;
     set("global", vm::function(lua, worker, c"global", global)?)?;
+    set("turn", vm::function(lua, worker, c"turn", turn)?)?;
     set("newtype", vm::function(lua, worker, c"newtype", newtype)?)?;
     set("wrap", vm::function(lua, worker, c"wrap", wrap)?)?;
     set("unwrap", vm::function(lua, worker, c"unwrap", unwrap)?)?;
@@ -94,6 +96,12 @@ fn reason(stack: &mut Stack<'_>) -> Outcome {
     let worker = stack.worker()?;
     let text = stack.display(1, &worker.root);
     stack.push_string(text.strip_prefix(place.as_str()).unwrap_or(&text));
+    Ok(Returns::Values(1))
+}
+
+fn turn(stack: &mut Stack<'_>) -> Outcome {
+    let turns = stack.worker()?.surface.turns.get();
+    stack.push_number(f64::from(turns));
     Ok(Returns::Values(1))
 }
 

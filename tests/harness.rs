@@ -142,10 +142,20 @@ impl Huki {
 
     /// Runs `script` from `folder` without waiting for anything.
     pub(crate) fn run_in(folder: &Path, script: &str) -> Self {
+        Self::run_with(folder, script, &[])
+    }
+
+    /// As [`run_in`](Self::run_in), with these variables in its environment.
+    #[track_caller]
+    pub(crate) fn run_with(folder: &Path, script: &str, variables: &[(&str, &str)]) -> Self {
         let path = folder.join("main.luau");
         std::fs::write(&path, format!("{PRELUDE}{script}")).expect("target is writable");
         let mut command = Command::new(BINARY);
-        command.arg("run").arg(path);
+        // What this machine asks through is not what a test asks through.
+        for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+            command.env_remove(name).env_remove(name.to_uppercase());
+        }
+        command.arg("run").arg(path).envs(variables.iter().copied());
         Self::spawn(command)
     }
 

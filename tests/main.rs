@@ -1,6 +1,7 @@
 //! End-to-end tests, and the rules of the house: one binary, one module for each area.
 //!
 //! - `alloc`      no heap allocation once warm
+//! - `asking`     scripts as clients: trust, limits of each phase, proxies, bodies of any size
 //! - `browser`    Chromium opens the chat page twice
 //! - `cli`        the command line, signals, the examples
 //! - `client`     the reactor as a client, in virtual time
@@ -23,6 +24,8 @@
 
 #[cfg(test)]
 mod alloc;
+#[cfg(test)]
+mod asking;
 #[cfg(test)]
 mod browser;
 #[cfg(test)]

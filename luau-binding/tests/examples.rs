@@ -117,3 +117,21 @@ fn rest_creates_reads_changes_and_deletes() {
     assert_eq!(server.get("/tasks").1, "[]");
     assert_eq!(server.stop(), "");
 }
+
+#[test]
+fn a_proxy_passes_requests_on_and_says_when_it_cannot() {
+    let server = example("proxy");
+    let (status, body) = server.get("/a?b=1");
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    assert_eq!(body, "GET /a?b=1 by way of 1.1 huki, for 127.0.0.1\n");
+    let answer = server.exchange("HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(answer.contains("\r\nContent-Length: 41\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    assert_eq!(server.stop(), "");
+
+    let path = format!("{}/examples/proxy.luau", env!("CARGO_MANIFEST_DIR"));
+    let server = Served::of(huki(&["run", &path, "0", "http://127.0.0.1:1"]));
+    assert_eq!(server.get("/").0, "HTTP/1.1 502 Bad Gateway");
+    let told = server.stop();
+    assert!(told.contains("connection refused"), "{told}");
+}

@@ -93,3 +93,8 @@ pub const DIALECT_TYPE_MODULES: &[(&str, &str)] = &[
     ("@std/test", include_str!("../types/std/test.luau")),
     ("@std/time", include_str!("../types/std/time.luau")),
 ];
+
+/// The blocks of Rust in the guide, as tests of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod guide {}

@@ -7,6 +7,7 @@ mod client;
 mod command;
 mod embed;
 mod examples;
+mod guide;
 mod http;
 mod lute;
 mod metrics;

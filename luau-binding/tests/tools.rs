@@ -1,9 +1,9 @@
 //! The tools of the command: check, setup, repl, watch, and what they say.
 
-use crate::support::{PATIENCE, huki};
+use crate::support::{PATIENCE, huki, huki_in};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::mpsc;
 
 /// An empty folder of the test's own.
@@ -21,17 +21,6 @@ fn write(folder: &Path, name: &str, text: impl AsRef<[u8]>) {
     let path = folder.join(name);
     std::fs::create_dir_all(path.parent().expect("inside the folder")).expect("writable");
     std::fs::write(path, text).expect("target is writable");
-}
-
-fn huki_in(folder: &Path, args: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_huki"))
-        .args(args)
-        .current_dir(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("huki starts")
 }
 
 fn run_in(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {

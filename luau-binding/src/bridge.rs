@@ -15,13 +15,13 @@
 
 mod report;
 
-use crate::net::body;
 use crate::net::client::upload::{self, Upload};
 use crate::net::request::{self, Origin, Unfinished, View};
 use crate::net::response::{self, Fields};
 use crate::net::server::{ServerState, refusal};
 use crate::net::socket::{self, Event, SocketState};
 use crate::net::stream::{self, Begun, StreamState};
+use crate::net::{body, raw};
 use crate::runtime::Worker;
 use crate::scheduler::{self, Progress};
 use crate::vm::{Kind, Pin, Stack};
@@ -51,6 +51,8 @@ pub(crate) enum Purpose {
     Stream(Rc<StreamState>),
     /// A function that writes the body of a request of ours.
     Upload(Rc<Upload>),
+    /// The callback of a listener, with its stream.
+    Accepted(Rc<raw::StreamState>),
     /// An `error` callback.
     Hook,
     /// A call of a function that is called at a rate.
@@ -148,11 +150,8 @@ pub(crate) fn deliver(worker: &Worker, completion: Completion<'_>) {
                 socket::deliver(worker, socket, Event::Drain);
             });
         }
-        // Pongs keep connections alive, which is core's business; scripts do not ask for them.
-        What::Pong { .. } => {}
-        // Answers come to connections that we open, and the client has taken those.
-        What::Connected { .. } | What::Response { .. } => {}
-        // Nor do they listen for streams.
+        // Pongs are core's business; of what we opened, and of streams, somebody else has heard.
+        What::Pong { .. } | What::Connected { .. } | What::Response { .. } => {}
         What::Accepted { .. } | What::Bytes { .. } | What::Finished => {}
         What::Closed { cause } => close(worker, conn, cause),
     }
@@ -322,7 +321,7 @@ fn start(
 /// A coroutine returned; its results are the whole of `stack`.
 pub(crate) fn returned(worker: &Worker, purpose: Purpose, stack: &mut Stack<'_>) {
     match purpose {
-        Purpose::Detached | Purpose::Main | Purpose::Hook => {}
+        Purpose::Detached | Purpose::Main | Purpose::Hook | Purpose::Accepted(_) => {}
         Purpose::Request(asked) => {
             let answered = response::respond(worker, stack, asked.conn, asked.exchange);
             settle_answer(worker, stack, asked, "request", answered);
@@ -352,6 +351,7 @@ pub(crate) fn raised(worker: &Worker, purpose: Purpose, failure: Failure) {
         Purpose::Detached => worker.report("in a task", &failure),
         Purpose::Main => worker.fail(failure),
         Purpose::Hook => worker.report("in the error callback", &failure),
+        Purpose::Accepted(stream) => raw::callback_failed(worker, &stream, &failure),
         Purpose::Tick(ticker) => scheduler::every::ended(worker, &ticker, Some(&failure)),
         Purpose::Request(asked) => fail_request(worker, &asked, "request", &failure),
         Purpose::Upgrade(offer) => fail_request(worker, &offer.asked, "upgrade", &failure),

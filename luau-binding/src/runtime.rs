@@ -11,13 +11,17 @@
 //! Invariants
 //! - `Worker::reactor` is borrowed for single calls only. While Luau runs no method of the reactor
 //!   is on the stack (that is what the inbox is for), so `borrow_mut` cannot fail.
-//! - The loop ends when no listener, no connection and no wait is left, when the script asked for
+//! - The loop ends when no listener, no connection and no wait is left (streams that nobody waits for
+//!   do not count), when the script asked for
 //!   it, or when a drain is complete.
+//!
+//! When it goes on, waits or ends is in `runtime/rest.rs`.
 //!
 //! Not here: what scripts find when they start (`runtime/install.rs`), what completions mean (`bridge.rs`),
 //! arguments and signals (`main.rs`).
 
 mod install;
+mod rest;
 
 use crate::bridge::{self, Awaited, Failure, Purpose};
 use crate::crew::{Peers, Seat};
@@ -29,6 +33,7 @@ use crate::net;
 use crate::net::body::Bodies;
 use crate::net::client::{self, Outbound};
 use crate::net::methods::Methods;
+use crate::net::raw::{self, Raw};
 use crate::net::response::Fields;
 use crate::net::server::ServerState;
 use crate::net::socket::{SocketState, Sockets};
@@ -50,6 +55,7 @@ use hukilau_core::reactor::inbox::{Completion, Inbox};
 use hukilau_core::reactor::mailbox::Remote;
 use hukilau_core::transport::Endpoint;
 use hukilau_core::transport::mio::MioNet;
+use rest::Delay;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::Write;
@@ -128,6 +134,7 @@ pub(crate) struct Worker {
     /// What scripts ask of others.
     pub(crate) outbound: RefCell<Outbound>,
     pub(crate) client_tls: RefCell<client::tls::Kept>,
+    pub(crate) raw: RefCell<Raw>,
     pub(crate) methods: RefCell<Methods>,
     pub(crate) json: RefCell<Json>,
     pub(crate) fields: RefCell<Fields>,
@@ -288,6 +295,7 @@ impl Runtime {
             streams: RefCell::default(),
             outbound: RefCell::new(Outbound::new(&options.limits, &options.env)),
             client_tls: RefCell::default(),
+            raw: RefCell::default(),
             methods: RefCell::default(),
             json: RefCell::default(),
             fields: RefCell::default(),
@@ -418,6 +426,7 @@ impl Runtime {
         worker.root.sweep();
         surface::lost::sweep(&worker);
         worker.guard.tend();
+        raw::sweep(&worker);
         if let Some(code) = worker.exit_code() {
             return self.finish(code);
         }
@@ -452,8 +461,11 @@ impl Runtime {
         for completion in self.inbox.completions() {
             let is_own = own(&mut worker.reactor.borrow_mut(), completion);
             let metrics = self.metrics.as_ref();
-            let is_own = is_own || metrics.is_some_and(|it| it.answer(&worker, completion));
-            if !is_own && !client::offer(&worker, &completion) {
+            let is_taken = is_own
+                || metrics.is_some_and(|it| it.answer(&worker, completion))
+                || client::offer(&worker, &completion)
+                || raw::deliver(&worker, &completion);
+            if !is_taken {
                 bridge::deliver(&worker, completion);
             }
             if worker.exit_code().is_some() {
@@ -473,42 +485,6 @@ impl Runtime {
         Ok(Turn::Running)
     }
 
-    /// How long the next turn may wait, counted from the last one.
-    fn delay(&self, turned_at: f64) -> Delay {
-        let worker = &self.worker;
-        let is_asked = self.stop.is_asked.load(Ordering::Acquire);
-        let (listens, connects) = match &self.metrics {
-            Some(metrics) => metrics.share(worker),
-            None => (0, 0),
-        };
-        let mut scheduler = worker.scheduler.borrow_mut();
-        let (is_quiet, has_events) = {
-            let (reactor, outbound) = (worker.reactor.borrow(), worker.outbound.borrow());
-            // Connections that are kept for requests to come wait for nothing.
-            let is_quiet = reactor.listeners() <= listens
-                && reactor.connections() <= outbound.connections() + connects
-                && !outbound.is_awaited(|key| scheduler.is_current(key));
-            let has_stale = scheduler.has_cancelled() && outbound.is_waiting();
-            (is_quiet, outbound.has_events() || has_stale)
-        };
-        let is_pending = || {
-            let (host, lines) = (&worker.host, worker.lines.borrow());
-            scheduler.is_pending()
-                || host.is_pending(|key| scheduler.is_current(key))
-                || lines.is_pending(|key| scheduler.is_current(key))
-        };
-        if is_quiet && (is_asked || !is_pending()) && worker.pump.borrow().is_empty() {
-            return Delay::Done;
-        }
-        if has_events || !worker.pump.borrow().is_empty() {
-            return Delay::Until(Some(Duration::ZERO));
-        }
-        // A wait of ages is as good as none, and would overflow a deadline.
-        const AGES: f64 = 1.0e8;
-        let delay = scheduler.delay(turned_at);
-        Delay::Until(delay.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, AGES))))
-    }
-
     /// The loop is over: the script's exit status, or how it failed.
     fn finish(&self, code: u8) -> Result<Turn, Error> {
         let _ = std::io::stdout().lock().flush();
@@ -524,14 +500,6 @@ impl Drop for Runtime {
         // The VM goes after this: nobody may write to it any more.
         self.worker.guard.stop();
     }
-}
-
-/// What the loop does next.
-enum Delay {
-    /// Nothing is left.
-    Done,
-    /// A turn that waits this long at most, or for ever.
-    Until(Option<Duration>),
 }
 
 /// Delivers what sockets have queued and can take now.

@@ -1,6 +1,8 @@
 //! Each example runs as it stands.
 
 use crate::support::{Client, Frame, Served, huki, split};
+use std::io::{Read, Write};
+use std::net::Shutdown;
 
 fn example(name: &str) -> Served {
     let path = format!("{}/examples/{name}.luau", env!("CARGO_MANIFEST_DIR"));
@@ -134,4 +136,29 @@ fn a_proxy_passes_requests_on_and_says_when_it_cannot() {
     assert_eq!(server.get("/").0, "HTTP/1.1 502 Bad Gateway");
     let told = server.stop();
     assert!(told.contains("connection refused"), "{told}");
+}
+
+#[test]
+fn forward_carries_both_directions_and_both_ends() {
+    let far = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let port = far.local_addr().expect("bound").port().to_string();
+    let path = format!("{}/examples/forward.luau", env!("CARGO_MANIFEST_DIR"));
+    let forward = Served::of(huki(&["run", &path, "0", "127.0.0.1", &port]));
+    let mut near = forward.connect();
+    near.write_all(b"question").expect("it reads");
+    near.shutdown(Shutdown::Write).expect("it is open");
+    let (mut asked, _) = far.accept().expect("it connects");
+    let mut question = String::new();
+    asked.read_to_string(&mut question).expect("it ends");
+    assert_eq!(question, "question");
+    // Far more than is buffered anywhere.
+    let answer = "answer ".repeat(1_000_000);
+    let sent = answer.clone();
+    let sender = std::thread::spawn(move || {
+        asked.write_all(sent.as_bytes()).expect("it reads");
+    });
+    let mut heard = String::new();
+    near.read_to_string(&mut heard).expect("it ends");
+    assert!(heard == answer);
+    sender.join().expect("it has sent");
 }

@@ -34,6 +34,7 @@ scripts! {
     every,
     helpers,
     json,
+    raw,
     requires,
     sandbox,
     serve_options,

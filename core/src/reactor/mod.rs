@@ -240,6 +240,11 @@ impl<N: Net> Reactor<N> {
         self.now
     }
 
+    /// The bounds of whatever has none of its own.
+    pub fn limits(&self) -> &Rc<Limits> {
+        &self.limits
+    }
+
     /// The world it works on.
     pub fn net(&self) -> &N {
         &self.net
@@ -253,6 +258,12 @@ impl<N: Net> Reactor<N> {
     /// Connections that are open, are being made, or have not been left by their peer yet.
     pub fn connections(&self) -> usize {
         self.conns.len()
+    }
+
+    /// Those of them that have ended, and have not been left by their peer yet. Counts anew.
+    pub fn lingering(&self) -> usize {
+        let lingers = |conn: &Connection<_>| conn.phase == Phase::Lingering;
+        self.conns.iter().filter(|(_, conn)| lingers(conn)).count()
     }
 
     /// Listeners that have not been closed.

@@ -14,6 +14,7 @@
 //! - `stream.rs`    responses that leave piece by piece
 //! - `events.rs`    server-sent events
 //! - `socket.rs`    the WebSocket object
+//! - `raw.rs`       streams of bytes without a protocol, and their listeners
 //! - `tls.rs`       certificates of servers, and their reload
 //! - `topics.rs`    topics: subscribing and publishing
 //! - `methods.rs`   methods as values
@@ -28,6 +29,7 @@ mod events;
 mod form;
 mod headers;
 pub(crate) mod methods;
+pub(crate) mod raw;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod server;
@@ -52,6 +54,7 @@ pub(crate) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
     socket::install(lua, worker)?;
     server::install(lua, worker)?;
     client::install(lua, worker)?;
+    raw::install(lua, worker)?;
     let module = lua.create_table()?;
     let set = |name: &str, function: mlua::Function| module.raw_set(name, function);
     set("serve", vm::function(lua, worker, c"serve", server::serve)?)?;
@@ -63,6 +66,11 @@ pub(crate) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
         "websocket",
         vm::function(lua, worker, c"websocket", client::websocket)?,
     )?;
+    set(
+        "connect",
+        vm::function(lua, worker, c"connect", raw::connect)?,
+    )?;
+    set("listen", vm::function(lua, worker, c"listen", raw::listen)?)?;
     set(
         "eventStream",
         vm::function(lua, worker, c"eventStream", events::event_stream)?,

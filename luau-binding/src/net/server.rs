@@ -132,18 +132,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         owner: "net.serve",
     };
     options.check_keys(stack, OPTIONS)?;
-    let port = options
-        .whole(stack, c"port", (0, 65_535))?
-        .map_or(0, |port| u16::try_from(port).unwrap_or(0));
-    let address = options
-        .text(stack, c"address")?
-        .unwrap_or_else(|| "127.0.0.1".to_owned());
-    let endpoint = endpoint(&address, port).ok_or_else(|| {
-        options.error(format!(
-            "option 'address' must be an IP address, \"localhost\" or \"unix:/path\", not \"{}\"",
-            address.escape_debug()
-        ))
-    })?;
+    let endpoint = read_endpoint(stack, options)?;
     let limits = options::read_limits(stack, options)?;
     let request = options.function(stack, c"request")?;
     let error = options.function(stack, c"error")?;
@@ -161,11 +150,8 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         collect_bodies: !streams_bodies,
         refusals: options::read_refusals(stack, options)?,
     };
-    let backlog = options
-        .whole(stack, c"backlog", (1, 65_535))?
-        .map(|backlog| u16::try_from(backlog).unwrap_or(u16::MAX));
-    let shares_port = options.flag(stack, c"reusePort")?.unwrap_or(false);
-    let listener = listen(worker, &endpoint, config, (backlog, shares_port)).map_err(|error| {
+    let how = read_listening(stack, options)?;
+    let listener = listen(worker, &endpoint, config, how).map_err(|error| {
         let (at, problem) = (show(&endpoint), plain(&error));
         options.error(format!("cannot listen on {at}: {problem}"))
     })?;
@@ -193,8 +179,20 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
     Ok(Returns::Values(1))
 }
 
+/// `backlog` and `reusePort`.
+pub(super) fn read_listening(
+    stack: &mut Stack<'_>,
+    options: Options<'_>,
+) -> Result<(Option<u16>, bool), Raise> {
+    let backlog = options
+        .whole(stack, c"backlog", (1, 65_535))?
+        .map(|backlog| u16::try_from(backlog).unwrap_or(u16::MAX));
+    let shares_port = options.flag(stack, c"reusePort")?.unwrap_or(false);
+    Ok((backlog, shares_port))
+}
+
 /// Listens, with what holds for this listener alone.
-fn listen(
+pub(super) fn listen(
     worker: &Worker,
     endpoint: &Endpoint,
     config: ServerConfig,
@@ -209,6 +207,25 @@ fn listen(
     net.set_backlog(None);
     net.set_reuse_port(false);
     listener
+}
+
+/// Where to listen: `port` and `address`.
+pub(super) fn read_endpoint(
+    stack: &mut Stack<'_>,
+    options: Options<'_>,
+) -> Result<Endpoint, Raise> {
+    let port = options
+        .whole(stack, c"port", (0, 65_535))?
+        .map_or(0, |port| u16::try_from(port).unwrap_or(0));
+    let address = options
+        .text(stack, c"address")?
+        .unwrap_or_else(|| "127.0.0.1".to_owned());
+    endpoint(&address, port).ok_or_else(|| {
+        options.error(format!(
+            "option 'address' must be an IP address, \"localhost\" or \"unix:/path\", not \"{}\"",
+            address.escape_debug()
+        ))
+    })
 }
 
 /// What the system said, without the number it said it by.
@@ -229,7 +246,7 @@ pub(super) fn place(endpoint: &Endpoint) -> (String, u16) {
     }
 }
 
-fn show(endpoint: &Endpoint) -> String {
+pub(super) fn show(endpoint: &Endpoint) -> String {
     match endpoint {
         Endpoint::Ip(at) => at.to_string(),
         Endpoint::Unix(path) => path.display().to_string(),

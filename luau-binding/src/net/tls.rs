@@ -15,6 +15,7 @@ use crate::runtime::Worker;
 use crate::value::Options;
 use crate::vm::{Kind, Raise, Stack};
 use hukilau_core::transport::tls::{ClientCertificates, Identity, ServerTls, TlsConfigError};
+use std::ffi::CStr;
 use std::sync::Arc;
 
 /// What begins every PEM text and no path.
@@ -26,6 +27,8 @@ pub(crate) struct Tls {
     sources: Sources,
     shared: Arc<ServerTls>,
 }
+
+type Make = fn(&[Identity], &ClientCertificates) -> Result<ServerTls, TlsConfigError>;
 
 /// PEM texts, or paths of them.
 #[derive(Debug)]
@@ -39,12 +42,31 @@ struct Sources {
 impl Tls {
     /// Reads the option `tls` of `options`.
     pub(crate) fn read(stack: &mut Stack<'_>, options: Options<'_>) -> Result<Option<Self>, Raise> {
-        let Some(index) = options.table(stack, c"tls")? else {
+        Self::read_option(stack, options, c"tls", ServerTls::new)
+    }
+
+    /// Reads the option `key` of `options`, for raw streams.
+    pub(crate) fn read_for_streams(
+        stack: &mut Stack<'_>,
+        options: Options<'_>,
+        key: &CStr,
+    ) -> Result<Option<Self>, Raise> {
+        Self::read_option(stack, options, key, ServerTls::for_streams)
+    }
+
+    fn read_option(
+        stack: &mut Stack<'_>,
+        options: Options<'_>,
+        key: &CStr,
+        make: Make,
+    ) -> Result<Option<Self>, Raise> {
+        let Some(index) = options.table(stack, key)? else {
             return Ok(None);
         };
+        let owner = format!("{}: {}", options.owner, key.to_string_lossy());
         let given = Options {
             index,
-            owner: "net.serve: tls",
+            owner: &owner,
         };
         let count = stack.table_len(index);
         let mut pairs = Vec::new();
@@ -56,7 +78,7 @@ impl Tls {
         }
         for n in 1..=count {
             stack.push_element(index, n);
-            let (at, owner) = (stack.len(), format!("net.serve: tls[{n}]"));
+            let (at, owner) = (stack.len(), format!("{owner}[{n}]"));
             let listed = Options {
                 index: at,
                 owner: &owner,
@@ -79,8 +101,8 @@ impl Tls {
         stack.pop(1);
         let refused = |what: String| options.error(what);
         let (identities, clients) = sources.load().map_err(refused)?;
-        let shared = ServerTls::new(&identities, &clients)
-            .map_err(|error| refused(sources.place(0, &error)))?;
+        let shared =
+            make(&identities, &clients).map_err(|error| refused(sources.place(0, &error)))?;
         Ok(Some(Self {
             sources,
             shared: Arc::new(shared),
@@ -170,6 +192,7 @@ pub(crate) fn reload_all(worker: &Worker) -> bool {
             failures.extend(tls.reload().err());
         }
     }
+    has_tls |= worker.raw.borrow().reload_tls(&mut failures);
     for failure in failures {
         worker.report_text(&format!("TLS was not reloaded: {failure}"));
     }

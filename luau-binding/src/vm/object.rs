@@ -50,6 +50,10 @@ pub(crate) enum Tag {
     Upload = 9,
     /// A response to us that is read piece by piece.
     Download = 10,
+    /// A stream of bytes without a protocol.
+    RawStream = 11,
+    /// What accepts such streams.
+    Listener = 12,
 }
 
 impl Tag {

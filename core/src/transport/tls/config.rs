@@ -10,7 +10,7 @@
 //! - A reload swaps everything at once, tickets included: a new handshake sees the old settings or
 //!   the new ones, and a session resumed under the new ones was not begun under the old.
 //! - Time is what the reactor's `Net` says, so a simulated year expires certificates too.
-//! - HTTP/1.1 is the only protocol offered (RFC 7301).
+//! - HTTP/1.1 is the only protocol offered (RFC 7301), and none where the caller says so.
 //!
 //! Not here: reading files (whoever has paths), how bytes flow (`tls.rs`), trust (`verify.rs`).
 
@@ -147,6 +147,8 @@ pub enum ClientCertificates {
 pub struct ServerTls {
     clock: Arc<Clock>,
     current: RwLock<Arc<ServerConfig>>,
+    /// What is spoken, as named to clients that ask.
+    protocols: &'static [&'static [u8]],
 }
 
 impl ServerTls {
@@ -159,10 +161,33 @@ impl ServerTls {
         identities: &[Identity],
         clients: &ClientCertificates,
     ) -> Result<Self, TlsConfigError> {
+        Self::speaking(&[ALPN], identities, clients)
+    }
+
+    /// As [`new`](Self::new), for what is not HTTP: no application protocol is agreed on.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_streams(
+        identities: &[Identity],
+        clients: &ClientCertificates,
+    ) -> Result<Self, TlsConfigError> {
+        Self::speaking(&[], identities, clients)
+    }
+
+    fn speaking(
+        protocols: &'static [&'static [u8]],
+        identities: &[Identity],
+        clients: &ClientCertificates,
+    ) -> Result<Self, TlsConfigError> {
         let clock = Arc::new(Clock::default());
-        let config = server_config(identities, clients, &clock)?;
+        let config = server_config(identities, clients, &clock, protocols)?;
         let current = RwLock::new(Arc::new(config));
-        Ok(Self { clock, current })
+        Ok(Self {
+            clock,
+            current,
+            protocols,
+        })
     }
 
     /// Uses other settings for handshakes from now on; connections that are here stay as they are.
@@ -174,7 +199,8 @@ impl ServerTls {
         identities: &[Identity],
         clients: &ClientCertificates,
     ) -> Result<(), TlsConfigError> {
-        let config = Arc::new(server_config(identities, clients, &self.clock)?);
+        let config = server_config(identities, clients, &self.clock, self.protocols)?;
+        let config = Arc::new(config);
         // Nothing panics while it holds the lock, so a poisoned one is whole.
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
@@ -194,6 +220,7 @@ fn server_config(
     identities: &[Identity],
     clients: &ClientCertificates,
     clock: &Arc<Clock>,
+    protocols: &[&[u8]],
 ) -> Result<ServerConfig, TlsConfigError> {
     let builder = with_versions(ServerConfig::builder_with_details(
         Arc::clone(&PROVIDER),
@@ -215,7 +242,7 @@ fn server_config(
         }
     };
     let mut config = builder.with_cert_resolver(Arc::new(ByName::new(identities)?));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     config.ticketer = ring::Ticketer::new()
         .map_err(|error| TlsConfigError::new("key", format!("of tickets: {error}")))?;
     Ok(config)
@@ -295,6 +322,8 @@ pub struct ClientTlsOptions {
     /// Believe any certificate: whoever sits in between can read and change everything.
     /// Default false.
     pub insecure: bool,
+    /// The application protocols to offer (RFC 7301). Default `http/1.1`; raw streams offer none.
+    pub protocols: Vec<Vec<u8>>,
 }
 
 impl Default for ClientTlsOptions {
@@ -305,6 +334,7 @@ impl Default for ClientTlsOptions {
             identity: None,
             server_name: None,
             insecure: false,
+            protocols: vec![ALPN.to_vec()],
         }
     }
 }
@@ -349,7 +379,7 @@ impl ClientTls {
             )),
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols.clone_from(&options.protocols);
         config.resumption = Resumption::in_memory_sessions(SESSIONS_KEPT);
         Ok(Self {
             clock,

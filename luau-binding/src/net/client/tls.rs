@@ -132,5 +132,6 @@ fn make(given: &Given) -> Result<ClientTls, TlsConfigError> {
         identity,
         server_name: given.server_name.clone(),
         insecure: given.is_insecure,
+        ..ClientTlsOptions::default()
     })
 }

@@ -92,6 +92,12 @@ pub const DIALECT_TYPE_MODULES: &[(&str, &str)] = &[
     ("@std/task", include_str!("../types/std/task.luau")),
     ("@std/test", include_str!("../types/std/test.luau")),
     ("@std/time", include_str!("../types/std/time.luau")),
+    ("@lune/fs", include_str!("../types/lune/fs.luau")),
+    ("@lune/net", include_str!("../types/lune/net.luau")),
+    ("@lune/process", include_str!("../types/lune/process.luau")),
+    ("@lune/serde", include_str!("../types/lune/serde.luau")),
+    ("@lune/stdio", include_str!("../types/lune/stdio.luau")),
+    ("@lune/task", include_str!("../types/lune/task.luau")),
 ];
 
 /// The blocks of Rust in the guide, as tests of the documentation.

@@ -118,6 +118,7 @@ const MODULES: &[Module] = modules! {
         "@lune/serde" = "lune/serde",
         "@lune/stdio" = "lune/stdio",
         "@lune/task" = "lune/task",
+        "@huki/surface/lune/http" = "lune/http",
         "@huki/surface/lune/server" = "lune/server",
         "@huki/surface/lune/socket" = "lune/socket",
     }

@@ -4,9 +4,10 @@
 //! line `-- huki: OPTIONS` gives options of `huki run`; one that begins with `-- status N` says that
 //! it ends with N, whatever it writes to standard error.
 
-use crate::support::{huki, run};
+use crate::support::{PATIENCE, huki, run};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Child, Command, Output};
+use std::sync::mpsc;
 
 /// Runs the programs in `tests/luau/<system>` and tells of all that fail, by name.
 #[track_caller]
@@ -26,6 +27,22 @@ fn run_folder(system: &str) {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
+/// What a program comes to. One that takes too long is ended: in Lune a script that fails leaves its
+/// servers running.
+fn within_patience(child: Child) -> Option<Output> {
+    let id = child.id().to_string();
+    let (sender, receiver) = mpsc::channel();
+    let waiter = std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let output = receiver.recv_timeout(3 * PATIENCE);
+    if output.is_err() {
+        let killed = Command::new("kill").args(["-KILL", &id]).status();
+        assert!(killed.expect("kill is there").success());
+    }
+    // The receiver may have given up, and then nobody is told.
+    let _ = waiter.join();
+    Some(output.ok()?.expect("huki ends"))
+}
+
 /// Runs one program; what is wrong, if anything is.
 fn program(path: &Path) -> Option<String> {
     let source = std::fs::read_to_string(path).expect("UTF-8");
@@ -37,7 +54,9 @@ fn program(path: &Path) -> Option<String> {
     let mut args = vec!["run"];
     args.extend(options.split_whitespace());
     args.push(path);
-    let output = huki(&args).wait_with_output().expect("huki ends");
+    let Some(output) = within_patience(huki(&args)) else {
+        return Some(format!("--- {path}: does not come to its end"));
+    };
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     let is_right = match status {

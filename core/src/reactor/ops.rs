@@ -387,6 +387,22 @@ impl<N: Net> Reactor<N> {
         self.drain_of(Some(listener), grace);
     }
 
+    /// Stops listening, and lets its connections come to their own ends: what has been asked is
+    /// answered with `Connection: close`, however long that takes, those with nothing under way
+    /// are closed at once, and WebSockets go on.
+    pub fn retire_listener(&mut self, listener: ListenerKey) {
+        self.close_listener(listener);
+        for key in self.keys_of(Some(listener)) {
+            if let Some(connection) = self.conns.get_mut(key)
+                && let Driver::Server(server) = &mut connection.driver
+            {
+                server.begin_drain();
+                self.touch(key);
+                self.schedule(key);
+            }
+        }
+    }
+
     fn drain_of(&mut self, listener: Option<ListenerKey>, grace: Duration) {
         match listener {
             Some(listener) => self.close_listener(listener),

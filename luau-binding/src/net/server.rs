@@ -339,18 +339,21 @@ fn reload_tls(stack: &mut Stack<'_>) -> Outcome {
 }
 
 /// `server:stop(grace?)`: accepts no more, lets what is under way finish for `grace` seconds. A
-/// second call does nothing.
+/// second call does nothing. With `math.huge` nothing is cut, and WebSockets go on.
 fn stop(stack: &mut Stack<'_>) -> Outcome {
     let server = this(stack)?;
     let grace = match stack.number(2) {
-        Some(seconds) if (0.0..=86_400.0).contains(&seconds) => Duration::from_secs_f64(seconds),
-        None if stack.is_nil(2) => GRACE,
+        Some(f64::INFINITY) => None,
+        Some(seconds) if (0.0..=86_400.0).contains(&seconds) => {
+            Some(Duration::from_secs_f64(seconds))
+        }
+        None if stack.is_nil(2) => Some(GRACE),
         _ => {
             return Err(bad_argument(
                 stack,
                 "server:stop",
                 2,
-                "a number of seconds, from 0 to a day",
+                "a number of seconds, from 0 to a day, or math.huge",
             ));
         }
     };
@@ -359,6 +362,9 @@ fn stop(stack: &mut Stack<'_>) -> Outcome {
         return Ok(Returns::Values(0));
     }
     let mut reactor = worker.reactor.borrow_mut();
-    reactor.drain_listener(server.listener, grace);
+    match grace {
+        Some(grace) => reactor.drain_listener(server.listener, grace),
+        None => reactor.retire_listener(server.listener),
+    }
     Ok(Returns::Values(0))
 }

@@ -8,6 +8,7 @@
 //! | `readFile(path)` | the bytes as a string |
 //! | `writeFile(path, contents)` | true |
 //! | `moveFile(from, to)` | true |
+//! | `removeFile(path)` | true |
 //! | `kindOf(path)` | `file`, `dir`, or nil if nothing is there |
 //!
 //! What the system refuses is nil and a text that names the path.
@@ -59,6 +60,15 @@ pub(super) fn rename(stack: &mut Stack<'_>) -> Outcome {
     match std::fs::rename(&from, &to) {
         Ok(()) => stack.push_boolean(true),
         Err(error) => return refused(stack, "move", &from, &error),
+    }
+    Ok(Returns::Values(1))
+}
+
+pub(super) fn remove(stack: &mut Stack<'_>) -> Outcome {
+    let path = path(stack, "removeFile", 1)?;
+    match std::fs::remove_file(&path) {
+        Ok(()) => stack.push_boolean(true),
+        Err(error) => return refused(stack, "remove", &path, &error),
     }
     Ok(Returns::Values(1))
 }

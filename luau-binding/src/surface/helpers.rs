@@ -14,6 +14,8 @@
 //! | `wrap(type, state, socket?)` | a value of it; when it is collected, the native socket closes |
 //! | `unwrap(type, value)` | the state of a value; nil if it is none of that type |
 //! | `failed()` | a test has failed: the process ends with status 1 |
+//! | `closer(socket)` | a value that closes the native socket when it is collected |
+//! | `decompress(bytes, coding)` | decoded bytes; nil for an unknown coding; nil and a text if corrupt |
 //! | `readFile` and the like | see `files.rs` |
 //!
 //! Not here: anything a dialect decides (`surface/*/`).
@@ -25,8 +27,12 @@ use crate::runtime::Worker;
 use crate::value::bad_argument;
 use crate::vm::object::{Metatable, Object, Tag};
 use crate::vm::{self, Kind, Outcome, Raise, Returns, Stack};
+use hukilau_core::client::decode::{DecodeError, Decoder};
 use std::ffi::CStr;
 use std::rc::Rc;
+
+/// Bytes that a body may be decoded to.
+const DECODED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Userdata of a dialect's type. Its state lies in a metatable of its own, so cycles are no leak.
 struct Wrapped(
@@ -52,6 +58,11 @@ pub(super) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
     set("turn", vm::function(lua, worker, c"turn", turn)?)?;
     set("newtype", vm::function(lua, worker, c"newtype", newtype)?)?;
     set("wrap", vm::function(lua, worker, c"wrap", wrap)?)?;
+    set("closer", vm::function(lua, worker, c"closer", closer)?)?;
+    set(
+        "decompress",
+        vm::function(lua, worker, c"decompress", decompress)?,
+    )?;
     set("unwrap", vm::function(lua, worker, c"unwrap", unwrap)?)?;
     set("failed", vm::function(lua, worker, c"failed", failed)?)?;
     set(
@@ -65,6 +76,10 @@ pub(super) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
     set(
         "moveFile",
         vm::function(lua, worker, c"moveFile", files::rename)?,
+    )?;
+    set(
+        "removeFile",
+        vm::function(lua, worker, c"removeFile", files::remove)?,
     )?;
     set(
         "kindOf",
@@ -146,6 +161,49 @@ fn wrap(stack: &mut Stack<'_>) -> Outcome {
     stack.push_object(Wrapped(closes));
     stack.set_own_metatable(4, 1, 2);
     Ok(Returns::Values(1))
+}
+
+fn closer(stack: &mut Stack<'_>) -> Outcome {
+    let conn = socket::conn_at(stack, 1)
+        .ok_or_else(|| bad_argument(stack, "surface.closer", 1, "a socket"))?;
+    let closes = stack.worker()?.surface.lost.closes(conn);
+    stack.push_object(Wrapped(Some(closes)));
+    Ok(Returns::Values(1))
+}
+
+/// `decompress(bytes, coding)`, with the codings that `net.request` undoes.
+fn decompress(stack: &mut Stack<'_>) -> Outcome {
+    let (bytes, coding) = match (stack.bytes(1), stack.string(2)) {
+        (Some(bytes), Some(coding)) => (bytes.to_vec(), coding.to_ascii_lowercase()),
+        _ => return Err(bad_argument(stack, "surface.decompress", 1, "a string")),
+    };
+    match decoded(&bytes, &coding) {
+        Ok(Some(decoded)) => stack.push_string(decoded),
+        Ok(None) => stack.push_nil(),
+        Err(error) => {
+            stack.push_nil();
+            stack.push_string(error.to_string());
+            return Ok(Returns::Values(2));
+        }
+    }
+    Ok(Returns::Values(1))
+}
+
+fn decoded(bytes: &[u8], coding: &[u8]) -> Result<Option<Vec<u8>>, DecodeError> {
+    let Some(mut decoder) = Decoder::new(std::iter::once(coding), DECODED_BYTES_MAX)? else {
+        return Ok(None);
+    };
+    decoder.feed(bytes);
+    let (mut decoded, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
+    loop {
+        let len = decoder.pull(&mut piece)?;
+        if len == 0 {
+            break;
+        }
+        decoded.extend_from_slice(piece.get(..len).unwrap_or_default());
+    }
+    decoder.finish()?;
+    Ok(Some(decoded))
 }
 
 fn unwrap(stack: &mut Stack<'_>) -> Outcome {

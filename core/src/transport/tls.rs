@@ -134,7 +134,11 @@ impl<S> TlsStream<S> {
         }
         let left = self.take_plaintext(into);
         if left > 0 {
-            return self.delivered(left);
+            // The socket may have been announced anew since it was read last.
+            return ReadOutcome::Bytes {
+                count: left,
+                drained: false,
+            };
         }
         if let Some(end) = self.end() {
             return end;

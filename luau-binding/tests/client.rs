@@ -341,6 +341,57 @@ fn a_websocket_goes_on_with_who_asked_and_then_with_its_callbacks() {
     assert_eq!(printed.lines().collect::<Vec<_>>(), expected);
 }
 
+#[test]
+fn messages_before_the_end_are_read_after_it_and_then_the_end_is_told() {
+    let printed = printed(
+        r#"local server = net.serve({ port = 0, websocket = {
+            open = function(ws) ws:send("one") ws:send("two") ws:close(4001, "enough") end,
+        } })
+        local url = "ws://127.0.0.1:" .. server.port
+        local function ended()
+            local ws = net.websocket(url)
+            while not ws.closeCode do task.wait() end
+            return ws
+        end
+        -- Pulled, with a callback for the end.
+        local ws = ended()
+        print(ws:next())
+        local isTold = false
+        ws:bindClose(function(_, code, reason) isTold = true print("closed", code, reason) end)
+        task.wait()
+        print(isTold, ws:next(), ws:next(), ws:next())
+        while not isTold do task.wait() end
+        -- Pushed.
+        ws = ended()
+        ws:bindMessage(function(ws, message) print(typeof(ws), message) end)
+        isTold = false
+        ws:bindClose(function(ws, code) isTold = true print(typeof(ws), code) end)
+        while not isTold do task.wait() end
+        -- Pulled.
+        for message in ended() do print(message) end
+        -- Not read at all: nothing but the script keeps it.
+        local lost = setmetatable({ ended() }, { __mode = "v" })
+        while lost[1] do
+            task.wait()
+            collectgarbage("collect")
+        end
+        print(lost[1])
+        server:stop()"#,
+    );
+    let expected = [
+        "one",
+        "false\ttwo\tnil\tnil",
+        "closed\t4001\tenough",
+        "WebSocket\tone",
+        "WebSocket\ttwo",
+        "WebSocket\t4001",
+        "one",
+        "two",
+        "nil",
+    ];
+    assert_eq!(printed.lines().collect::<Vec<_>>(), expected);
+}
+
 /// Asks `urls` of a listener that treats each connection by `treat`.
 fn asked_of(treat: fn(TcpStream), script: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");

@@ -14,8 +14,8 @@
 //! Invariants
 //! - Events of one socket are dispatched in order, and one callback at a time; with `concurrent`
 //!   messages do not wait for one another, but for `open`.
-//! - The userdata is pinned from the upgrade until its close event was dispatched; afterwards the
-//!   script alone keeps it. Callbacks and `data` live in slots of the userdata, so no cycle leaks.
+//! - The userdata is pinned from the upgrade until its close event was dispatched, or only `next`
+//!   could bring it there; afterwards the script alone keeps it. Callbacks and `data` live in slots of the userdata, so no cycle leaks.
 //! - A key that has gone stale is a normal answer: sending to a closed socket raises, nothing else.
 //!
 //! What a script may call is in `socket/members.rs`.
@@ -231,6 +231,16 @@ pub(crate) fn closed(worker: &Worker, socket: &Rc<SocketState>, code: u16, reaso
     end_with(socket, code, reason.as_bytes());
     socket.has_ended.set(true);
     deliver(worker, socket, Event::Close);
+    if !takes_messages(socket) && !has_callback(socket, Slot::Close) {
+        // What it has not read is the script's to keep, and to let go of, with the object.
+        forget(worker, socket);
+    }
+}
+
+/// Nothing more happens to the socket by itself.
+fn forget(worker: &Worker, socket: &SocketState) {
+    worker.sockets.borrow_mut().remove(socket.conn);
+    drop(socket.object.take());
 }
 
 /// A message arrived. The common case copies its bytes once, into the VM.
@@ -366,8 +376,7 @@ fn dispatch(worker: &Worker, socket: &Rc<SocketState>, event: Event) {
                 stack.push_string(socket.reason.borrow().as_slice());
                 2
             });
-            worker.sockets.borrow_mut().remove(socket.conn);
-            drop(socket.object.take());
+            forget(worker, socket);
         }
     }
 }

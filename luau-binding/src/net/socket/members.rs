@@ -210,6 +210,10 @@ fn next(stack: &mut Stack<'_>) -> Outcome {
     let is_message = |event: &Event| matches!(event, Event::Message(..));
     if let Some(Event::Message(kind, payload)) = dequeue(worker, &socket, is_message) {
         push_message(stack, kind, &payload);
+        let is_close_next = matches!(socket.queue.borrow().front(), Some(Event::Close));
+        if is_close_next {
+            worker.pump.borrow_mut().push_back(Rc::clone(&socket));
+        }
         return Ok(Returns::Values(1));
     }
     if socket.has_ended.get() {
@@ -311,6 +315,10 @@ fn bind(stack: &mut Stack<'_>, slot: Slot, method: &str) -> Result<Rc<SocketStat
     socket.slots.set(socket.slots.get() | slot.bit());
     if !socket.queue.borrow().is_empty() {
         let worker = stack.worker()?;
+        if socket.object.borrow().is_none() {
+            let pin = stack.pin(1, worker.root.released());
+            *socket.object.borrow_mut() = Some(pin);
+        }
         worker.pump.borrow_mut().push_back(Rc::clone(&socket));
     }
     Ok(socket)

@@ -52,6 +52,9 @@ pub struct Limits {
     /// Connections of one reactor, and of one listener whose own limits say so. Default 65,536. At
     /// the bound, listeners pause.
     pub connections_max: u32,
+    /// Connections of one IP address at one listener. Default no bound, as a proxy has one address;
+    /// 0 takes nobody in. Over it a connection is closed as soon as it is accepted.
+    pub connections_per_ip_max: u32,
     /// Connections accepted in one turn, so that a rush cannot starve those already here.
     /// Default 64.
     pub accepts_per_turn: u16,
@@ -108,6 +111,7 @@ impl Default for Limits {
             topics_per_connection_max: 256,
             segment_bytes_max: 64 * KIB + 256,
             connections_max: 65_536,
+            connections_per_ip_max: u32::MAX,
             accepts_per_turn: 64,
             reads_per_turn: 128,
             handshakes_per_turn: 8,

@@ -21,7 +21,7 @@ use crate::net::response::{self, Fields};
 use crate::net::server::{ServerState, refusal};
 use crate::net::socket::{self, Event, SocketState};
 use crate::net::stream::{self, Begun, StreamState};
-use crate::net::{body, raw};
+use crate::net::{body, guards, raw};
 use crate::runtime::Worker;
 use crate::scheduler::{self, Progress};
 use crate::vm::{Kind, Pin, Stack};
@@ -192,13 +192,16 @@ fn receive_request(
     let Some(server) = worker.server(listener) else {
         return response::respond_plain(worker, conn, exchange, 503, &[]);
     };
-    let origin = Origin {
+    let mut origin = Origin {
         conn,
         exchange,
         peer: worker.reactor.borrow().peer(conn),
         is_streamed: server.streams_bodies,
         is_secure: server.tls.is_some(),
     };
+    if !guards::admit(worker, &server, &mut origin, request) {
+        return;
+    }
     if request.has_body() && server.streams_bodies {
         body::begin(worker, conn, exchange);
     } else if request.has_body() {
@@ -423,6 +426,17 @@ fn fail_request(worker: &Worker, asked: &Asked, kind: &'static str, failure: &Fa
         request: asked.request.as_ref(),
     };
     report(worker, Some(&asked.server), failure, &context);
+}
+
+/// Reports what a socket's peer does wrong, by its server's `error` callback.
+pub(crate) fn report_socket(worker: &Worker, socket: &SocketState, message: &str) {
+    let context = Context {
+        kind: Callback::Message.name(),
+        conn: socket.conn,
+        request: None,
+    };
+    let server = socket.server.as_deref();
+    report(worker, server, &Failure::plain(message), &context);
 }
 
 /// Acts on the result of an upgrade callback, at the bottom of `stack`.

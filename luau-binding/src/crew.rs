@@ -60,6 +60,8 @@ pub(crate) struct Member {
     pub(crate) figures: Arc<Figures>,
     /// Bytes in use by the VM, after the last turn.
     pub(crate) heap: Arc<Gauge>,
+    /// Messages that were dropped as their peers sent too many.
+    pub(crate) messages_refused: Arc<Gauge>,
 }
 
 /// What the workers listen on.
@@ -132,6 +134,7 @@ impl Peers {
             remote: reactor.remote(),
             figures: Arc::clone(reactor.figures()),
             heap: Arc::default(),
+            messages_refused: Arc::default(),
         };
         if let Some(crew) = &seat.crew {
             lock(&crew.members).insert(seat.index, own.clone());

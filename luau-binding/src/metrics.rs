@@ -252,6 +252,12 @@ fn text(members: &[Member]) -> String {
     page.counter("pressure_relieved_total", relieved, |f| &f.relieved);
     page.counter("received_bytes_total", "Bytes read.", |f| &f.bytes_received);
     page.counter("sent_bytes_total", "Bytes written.", |f| &f.bytes_sent);
+    let refused = "WebSocket messages dropped as their peers sent too many.";
+    page.each("messages_refused_total", "counter", refused, |m| {
+        m.messages_refused.value()
+    });
+    let away = "Connections turned away as their address had too many.";
+    page.counter("connections_turned_away_total", away, |f| &f.turned_away);
     let lost = "Publications of other workers that found no room.";
     page.each("publications_lost_total", "counter", lost, |m| {
         m.figures.publications_lost.value()

@@ -7,6 +7,7 @@ mod client;
 mod command;
 mod embed;
 mod examples;
+mod guards;
 mod guide;
 mod http;
 mod lute;

@@ -16,7 +16,10 @@ use crate::buffer::SendBuffer;
 use crate::conn::{Driver, ServerConn, ServerSettings, StreamConn};
 #[cfg(feature = "tls")]
 use crate::transport::tls::{ServerTls, TlsStream};
-use crate::transport::{Net, Transport};
+use crate::transport::{Net, Peer, Transport};
+use core::net::IpAddr;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::rc::Rc;
 #[cfg(feature = "tls")]
@@ -41,6 +44,8 @@ pub(super) struct Listener<L> {
     pub(super) held: bool,
     /// Connections that it accepted and that are still there.
     pub(super) open: u32,
+    /// How many of them each address has; kept only where that is bounded.
+    pub(super) by_ip: HashMap<IpAddr, u32>,
     /// No accept before this time.
     pub(super) rests_until: Option<Instant>,
 }
@@ -49,6 +54,44 @@ impl<L> Listener<L> {
     /// Whether connections wait, and it may have one more.
     fn may_accept(&self) -> bool {
         self.waiting && !self.held && self.open < self.settings.limits.connections_max
+    }
+
+    /// The address to count for `peer`, if any.
+    fn counted(&self, peer: Peer) -> Option<IpAddr> {
+        match peer {
+            Peer::Ip(peer) if self.settings.limits.connections_per_ip_max < u32::MAX => {
+                Some(peer.ip().to_canonical())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the address of `peer` has as many connections as it may.
+    fn turns_away(&self, peer: Peer) -> bool {
+        let ip = self.counted(peer);
+        let count = ip.and_then(|ip| self.by_ip.get(&ip)).copied().unwrap_or(0);
+        count >= self.settings.limits.connections_per_ip_max
+    }
+
+    /// A connection of `peer` is there.
+    fn note_open(&mut self, peer: Peer) {
+        self.open += 1;
+        if let Some(ip) = self.counted(peer) {
+            *self.by_ip.entry(ip).or_default() += 1;
+        }
+    }
+
+    /// It has gone.
+    pub(super) fn note_gone(&mut self, peer: Peer) {
+        self.open = self.open.saturating_sub(1);
+        if let Some(ip) = self.counted(peer)
+            && let Entry::Occupied(mut entry) = self.by_ip.entry(ip)
+        {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
     }
 
     /// What drives a connection that it has accepted at `now`.
@@ -124,6 +167,11 @@ impl<N: Net> Reactor<N> {
         }
         listener.rests_until = None;
         match self.net.accept(&mut listener.socket) {
+            Ok((socket, peer)) if listener.turns_away(peer) => {
+                self.net.close(socket, true);
+                self.figures.turned_away.add(1);
+                true
+            }
             Ok((socket, peer)) => {
                 let limits = Rc::clone(&listener.settings.limits);
                 let (key, driver) = (listener.key, listener.driver(self.now));
@@ -140,7 +188,7 @@ impl<N: Net> Reactor<N> {
                 };
                 match admitted {
                     Ok(()) => {
-                        self.listeners[index].open += 1;
+                        self.listeners[index].note_open(peer);
                         self.figures.accepted.add(1);
                     }
                     Err(error) => {

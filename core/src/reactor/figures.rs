@@ -146,6 +146,8 @@ pub struct Figures {
     pub listeners: Gauge,
     /// Connections that were accepted.
     pub accepted: Counter,
+    /// Connections closed at once for `Limits::connections_per_ip_max`.
+    pub turned_away: Counter,
     /// Accepts that the system refused, such as for want of descriptors.
     pub accept_errors: Counter,
     /// Connections that have ended, by [`CAUSES`].

@@ -316,7 +316,7 @@ impl<N: Net> Reactor<N> {
             if let Some(conn) = self.conns.remove(key) {
                 let mut listeners = self.listeners.iter_mut();
                 if let Some(its) = listeners.find(|listener| listener.key == conn.listener) {
-                    its.open = its.open.saturating_sub(1);
+                    its.note_gone(conn.peer);
                 }
                 conn.transport.close(&mut self.net, abort);
             }

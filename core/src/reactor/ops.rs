@@ -25,6 +25,7 @@ use crate::transport::{Endpoint, Net, Peer};
 #[cfg(feature = "tls")]
 use crate::transport::{Transport, tls::PeerCertificate};
 use crate::ws::MessageKind;
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -72,6 +73,7 @@ impl<N: Net> Reactor<N> {
             waiting: false,
             held: false,
             open: 0,
+            by_ip: HashMap::new(),
             rests_until: None,
         });
         Ok(key)

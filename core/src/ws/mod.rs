@@ -93,6 +93,8 @@ pub mod close_code {
     pub const NO_STATUS: u16 = 1005;
     /// Never on the wire: the connection ended without a close frame.
     pub const ABNORMAL: u16 = 1006;
+    /// A message breaks a rule of the one who receives it.
+    pub const POLICY_VIOLATION: u16 = 1008;
     /// The end met a condition it did not expect.
     pub const INTERNAL_ERROR: u16 = 1011;
     /// Try again later: here, a peer too slow to keep up.

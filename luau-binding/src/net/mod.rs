@@ -5,6 +5,7 @@
 //!
 //! - `server.rs`    `net.serve`, options, the server object
 //! - `request.rs`   requests
+//! - `guards.rs`    rates, and proxies that are trusted
 //! - `headers.rs`   header fields of requests and responses
 //! - `body.rs`      bodies that are read piece by piece
 //! - `form.rs`      forms, urlencoded and multipart
@@ -27,6 +28,7 @@ pub(crate) mod client;
 mod cookies;
 mod events;
 mod form;
+pub(crate) mod guards;
 mod headers;
 pub(crate) mod methods;
 pub(crate) mod raw;

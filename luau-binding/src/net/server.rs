@@ -12,6 +12,7 @@
 pub(super) mod options;
 mod stats;
 
+use super::guards::{Guards, Rates};
 use super::methods;
 use super::tls::Tls;
 use super::topics;
@@ -43,6 +44,7 @@ pub(crate) struct ServerState {
     pub(crate) is_told_server: bool,
     pub(crate) websocket: Option<WebSocketOptions>,
     pub(crate) error: Option<Pin>,
+    pub(crate) guards: Guards,
     /// Its connections speak TLS.
     pub(crate) tls: Option<Tls>,
     /// Handlers start with the head, and read the body by `request:read()`.
@@ -58,6 +60,8 @@ pub(crate) struct WebSocketOptions {
     pub(crate) settings: Rc<WsSettings>,
     /// Messages are delivered without waiting for the callback of the one before.
     pub(crate) is_concurrent: bool,
+    /// What each may send.
+    pub(crate) rates: Rates,
     pub(crate) upgrade: Option<Pin>,
     pub(crate) open: Option<Pin>,
     pub(crate) message: Option<Pin>,
@@ -95,6 +99,7 @@ const OPTIONS: &[&str] = &[
     "websocket",
     "tls",
     "limits",
+    "trustProxy",
     "refusals",
     "error",
 ];
@@ -134,6 +139,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
     options.check_keys(stack, OPTIONS)?;
     let endpoint = read_endpoint(stack, options)?;
     let limits = options::read_limits(stack, options)?;
+    let guards = Guards::read(stack, options)?;
     let request = options.function(stack, c"request")?;
     let error = options.function(stack, c"error")?;
     let streams_bodies = options.flag(stack, c"streamBody")?.unwrap_or(false);
@@ -166,6 +172,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         request,
         websocket,
         error,
+        guards,
         tls,
         streams_bodies,
         object: RefCell::new(None),

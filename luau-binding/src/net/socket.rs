@@ -27,6 +27,7 @@ mod members;
 pub(crate) use members::install;
 pub(super) use members::this;
 
+use super::guards::{self, Meter};
 use super::server::ServerState;
 use crate::bridge::{Callback, Purpose};
 use crate::runtime::Worker;
@@ -106,6 +107,8 @@ pub(crate) struct SocketState {
     queue: RefCell<VecDeque<Event>>,
     queued_bytes: Cell<usize>,
     is_held: Cell<bool>,
+    /// What it may send, if that is bounded.
+    pub(super) meter: Option<Box<RefCell<Meter>>>,
     /// Callbacks that have not returned.
     running: Cell<u32>,
     /// The `open` callback has returned, or there is none.
@@ -178,10 +181,14 @@ pub(crate) fn create(
     protocol: Option<&[u8]>,
     data: Option<i32>,
 ) -> Rc<SocketState> {
+    let forwarded = server.and_then(|server| server.guards.take_forwarded(conn));
+    let websocket = server.and_then(|server| server.websocket.as_ref());
+    let rates = websocket.map(|websocket| websocket.rates);
     let state = Rc::new(SocketState {
         conn,
         server: server.map(Rc::clone),
-        peer: worker.reactor.borrow().peer(conn),
+        peer: forwarded.or_else(|| worker.reactor.borrow().peer(conn)),
+        meter: rates.and_then(Meter::new),
         protocol: protocol.map(Into::into),
         is_connected: Cell::new(true),
         has_ended: Cell::new(false),
@@ -250,6 +257,9 @@ pub(crate) fn message(
     kind: MessageKind,
     payload: &[u8],
 ) {
+    if !guards::admit_message(worker, socket, payload.len()) {
+        return;
+    }
     let is_next = !socket.is_busy() && socket.queue.borrow().is_empty();
     if let Some(waiter) = socket.waiter.take()
         && resume_waiter(worker, waiter, kind, payload)

@@ -9,6 +9,7 @@
 //! Not here: what the limits do (core), the other options (`server.rs`).
 
 use super::WebSocketOptions;
+use crate::net::guards::Rates;
 use crate::net::response::{self, Fields};
 use crate::value::{Options, describe};
 use crate::vm::{Kind, Raise, Stack};
@@ -34,6 +35,8 @@ const WEBSOCKET_OPTIONS: &[&str] = &[
     "compression",
     "backpressure",
     "concurrent",
+    "messagesPerSecond",
+    "bytesPerSecond",
 ];
 
 const LIMITS: &[&str] = &[
@@ -43,6 +46,9 @@ const LIMITS: &[&str] = &[
     "bodyBytes",
     "chunkFramingBytes",
     "connections",
+    "connectionsPerIp",
+    "requestsPerSecondPerIp",
+    "handshakesPerSecondPerIp",
     "pipelinedRequests",
     "highWaterBytes",
     "lowWaterBytes",
@@ -88,6 +94,11 @@ pub(super) fn read_limits(stack: &mut Stack<'_>, options: Options<'_>) -> Result
     let sizes = [
         (c"targetBytes", (1, 65_000), &mut limits.target_bytes_max),
         (c"connections", (1, 1 << 24), &mut limits.connections_max),
+        (
+            c"connectionsPerIp",
+            (1, 1 << 24),
+            &mut limits.connections_per_ip_max,
+        ),
         (c"lowWaterBytes", (0, 1 << 30), &mut limits.out_bytes_low),
         (c"unsentBytes", (1_024, 1 << 31), &mut limits.out_bytes_max),
         (c"fragments", (1, 1 << 30), &mut limits.fragments_max),
@@ -258,6 +269,7 @@ pub(super) fn read_websocket(
     settings.backpressure = read_backpressure(stack, given, limits)?;
     let websocket = WebSocketOptions {
         settings: Rc::new(settings),
+        rates: Rates::read(stack, given)?,
         is_concurrent: given.flag(stack, c"concurrent")?.unwrap_or(false),
         upgrade: given.function(stack, c"upgrade")?,
         open: given.function(stack, c"open")?,

@@ -20,6 +20,8 @@ pub(super) fn stats(stack: &mut Stack<'_>) -> Outcome {
     let figures = &own.figures;
     let numbers = [
         ("connections", figures.connections.value()),
+        ("turnedAway", figures.turned_away.value()),
+        ("messagesRefused", own.messages_refused.value()),
         ("accepted", figures.accepted.value()),
         ("acceptErrors", figures.accept_errors.value()),
         ("requests", figures.requests.value()),

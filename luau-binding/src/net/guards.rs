@@ -1,0 +1,487 @@
+//! Guards: what is refused before a script is entered, and whose address a request really has.
+//!
+//! Sits in the native module, in front of `bridge.rs`, which asks it about each request, and of
+//! `socket.rs`, which asks it about each message. All rates are token buckets: what is not used is
+//! saved up for two seconds.
+//!
+//! ```text
+//!   of a socket, seconds in debt:   0 ─── fine      0 to 1 ─── warned of, once      1 to 4 ─── dropped      above ─── 1008
+//! ```
+//!
+//! Invariants
+//! - What is not asked for costs nothing.
+//! - Tables are bounded: by addresses here, by connections elsewhere.
+//! - A word about the client counts only from a peer that is trusted, and of several the last one
+//!   that no trusted peer has added.
+//!
+//! Not here: bounds on connections, bytes and times (`limits`, in core).
+
+use super::request::Origin;
+use super::response;
+use super::server::ServerState;
+use super::socket::SocketState;
+use crate::bridge;
+use crate::runtime::Worker;
+use crate::value::Options;
+use crate::vm::{self, Raise, Stack};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use hukilau_core::http1::Request;
+use hukilau_core::reactor::conns::ConnKey;
+use hukilau_core::transport::Peer;
+use hukilau_core::ws::close_code;
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+/// Addresses whose rates are known at once. When more come, those that rest are forgotten; a flood
+/// from more addresses than this finds the table empty again.
+const ADDRESSES_MAX: usize = 65_536;
+
+/// Seconds for which unused rate is saved up.
+const SAVED_SECONDS: f64 = 2.0;
+
+/// A token bucket; its level may go below zero.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    level: f64,
+    at: f64,
+}
+
+impl Bucket {
+    fn full(rate: f64, now: f64) -> Self {
+        Self {
+            level: most(rate),
+            at: now,
+        }
+    }
+
+    /// Refills it up to `now`.
+    fn refill(&mut self, rate: f64, now: f64) {
+        let earned = (now - self.at).max(0.0) * rate;
+        self.level = (self.level + earned).min(most(rate));
+        self.at = now;
+    }
+}
+
+/// What a bucket holds.
+fn most(rate: f64) -> f64 {
+    (rate * SAVED_SECONDS).max(1.0)
+}
+
+/// A rate for each address.
+#[derive(Debug)]
+struct PerAddress {
+    rate: f64,
+    buckets: RefCell<HashMap<IpAddr, Bucket>>,
+}
+
+impl PerAddress {
+    /// Whether `ip` may do it once more.
+    fn admits(&self, ip: IpAddr, now: f64) -> bool {
+        let (rate, mut buckets) = (self.rate, self.buckets.borrow_mut());
+        let ip = network(ip);
+        if buckets.len() >= ADDRESSES_MAX && !buckets.contains_key(&ip) {
+            buckets.retain(|_, bucket| {
+                bucket.refill(rate, now);
+                bucket.level < most(rate)
+            });
+            if buckets.len() >= ADDRESSES_MAX {
+                buckets.clear();
+            }
+        }
+        let bucket = buckets.entry(ip).or_insert(Bucket::full(rate, now));
+        bucket.refill(rate, now);
+        let admits = bucket.level >= 1.0;
+        if admits {
+            bucket.level -= 1.0;
+        }
+        admits
+    }
+}
+
+/// Who counts as one: an IPv4 address, or the 64 bits of IPv6 that a client is usually given.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+/// A block of addresses, as `10.0.0.0/8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Block {
+    base: u128,
+    bits: u32,
+    is_v4: bool,
+}
+
+impl Block {
+    fn parse(text: &str) -> Option<Self> {
+        let (ip, bits) = match text.split_once('/') {
+            Some((ip, bits)) => (ip, Some(bits)),
+            None => (text, None),
+        };
+        let (base, is_v4) = number(ip.parse().ok()?);
+        let width = if is_v4 { 32 } else { 128 };
+        let bits = match bits {
+            Some(bits) => bits.parse().ok().filter(|bits| *bits <= width)?,
+            None => width,
+        };
+        Some(Self { base, bits, is_v4 })
+    }
+
+    fn contains(&self, ip: IpAddr) -> bool {
+        let (ip, is_v4) = number(ip.to_canonical());
+        let width = if is_v4 { 32 } else { 128 };
+        let differs = ip ^ self.base;
+        is_v4 == self.is_v4 && (self.bits == 0 || differs >> (width - self.bits) == 0)
+    }
+}
+
+fn number(ip: IpAddr) -> (u128, bool) {
+    match ip {
+        IpAddr::V4(ip) => (u128::from(u32::from(ip)), true),
+        IpAddr::V6(ip) => (u128::from(ip), false),
+    }
+}
+
+/// The guards of one server.
+#[derive(Debug, Default)]
+pub(crate) struct Guards {
+    requests: Option<PerAddress>,
+    handshakes: Option<PerAddress>,
+    trusted: Vec<Block>,
+    /// Addresses that upgrades have come with, by slot: each at most once for a connection.
+    forwarded: RefCell<HashMap<u32, (ConnKey, Peer)>>,
+}
+
+impl Guards {
+    /// Reads what `options` of `net.serve` say.
+    pub(super) fn read(stack: &mut Stack<'_>, options: Options<'_>) -> Result<Self, Raise> {
+        let mut guards = Self::default();
+        if let Some(index) = options.table(stack, c"limits")? {
+            let given = Options {
+                index,
+                owner: "net.serve: limits",
+            };
+            let per_address = |rate| PerAddress {
+                rate: f64::from(rate),
+                buckets: RefCell::default(),
+            };
+            let requests = given.whole(stack, c"requestsPerSecondPerIp", (1, 1 << 30))?;
+            let handshakes = given.whole(stack, c"handshakesPerSecondPerIp", (1, 1 << 30))?;
+            guards.requests = requests.map(per_address);
+            guards.handshakes = handshakes.map(per_address);
+            stack.pop(1);
+        }
+        if let Some(index) = options.table(stack, c"trustProxy")? {
+            for n in 1..=stack.table_len(index) {
+                stack.push_element(index, n);
+                let at = stack.len();
+                let text = stack.string(at).map(String::from_utf8_lossy);
+                let Some(block) = text.as_deref().and_then(Block::parse) else {
+                    return Err(options.error(
+                        "option 'trustProxy' must be a list of addresses or blocks such as \"10.0.0.0/8\"",
+                    ));
+                };
+                stack.pop(1);
+                guards.trusted.push(block);
+            }
+            stack.pop(1);
+        }
+        Ok(guards)
+    }
+
+    fn trusts(&self, ip: IpAddr) -> bool {
+        self.trusted.iter().any(|block| block.contains(ip))
+    }
+
+    /// The address that trusted proxies give `request`; `None` if they give none.
+    fn client(&self, request: &Request<'_>) -> Option<IpAddr> {
+        let mut told = Vec::new();
+        for (name, value) in request.fields() {
+            if name.eq_ignore_ascii_case(b"x-forwarded-for") {
+                told.extend(value.split(|byte| *byte == b',').map(address));
+            }
+        }
+        if told.is_empty() {
+            for (name, value) in request.fields() {
+                if name.eq_ignore_ascii_case(b"forwarded") {
+                    told.extend(value.split(|byte| *byte == b',').map(forwarded_for));
+                }
+            }
+        }
+        // From the last on: what stands before an address that is not trusted may be invented.
+        let mut client = None;
+        for ip in told.into_iter().rev() {
+            client = Some(ip?);
+            if !client.is_some_and(|ip| self.trusts(ip)) {
+                break;
+            }
+        }
+        client
+    }
+
+    /// The address that the upgrade of `conn` came with, once.
+    pub(super) fn take_forwarded(&self, conn: ConnKey) -> Option<Peer> {
+        let mut forwarded = self.forwarded.borrow_mut();
+        let (of, peer) = forwarded.remove(&conn.index())?;
+        (of == conn).then_some(peer)
+    }
+}
+
+/// An address as proxies write it: with a port, in brackets, in quotes.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim().trim_matches('"');
+    let bare = text.strip_prefix('[').and_then(|text| text.split_once(']'));
+    let ip = bare.map_or(text, |(ip, _)| ip).parse::<IpAddr>();
+    let ip = ip.or_else(|_| text.parse().map(|address: SocketAddr| address.ip()));
+    ip.ok().map(|ip| ip.to_canonical())
+}
+
+/// The `for` of one element of `Forwarded`. RFC 7239 §4.
+fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
+    let mut pairs = element.split(|byte| *byte == b';');
+    pairs.find_map(|pair| {
+        let (name, value) = pair.split_at(pair.iter().position(|byte| *byte == b'=')?);
+        let is_for = name.trim_ascii().eq_ignore_ascii_case(b"for");
+        address(&value[1..]).filter(|_| is_for)
+    })
+}
+
+/// Whether `request` may go on to the script of `server`; if not, it has been answered. Gives
+/// `origin` the client's address, where trusted proxies tell it.
+pub(crate) fn admit(
+    worker: &Worker,
+    server: &ServerState,
+    origin: &mut Origin,
+    request: &Request<'_>,
+) -> bool {
+    let guards = &server.guards;
+    let upgrades = request.head().upgrades_to_websocket;
+    if !guards.trusted.is_empty() {
+        // A socket in the file system is as near as a proxy can be.
+        let is_trusted = match origin.peer {
+            Some(Peer::Ip(peer)) => guards.trusts(peer.ip()),
+            _ => true,
+        };
+        if is_trusted && let Some(ip) = guards.client(request) {
+            let peer = Peer::Ip(SocketAddr::new(ip, 0));
+            origin.peer = Some(peer);
+            if upgrades {
+                let mut forwarded = guards.forwarded.borrow_mut();
+                forwarded.insert(origin.conn.index(), (origin.conn, peer));
+            }
+        }
+    }
+    let Some(Peer::Ip(peer)) = origin.peer else {
+        return true;
+    };
+    let handshakes = guards.handshakes.as_ref().filter(|_| upgrades);
+    let rates = [guards.requests.as_ref(), handshakes];
+    let mut rates = rates.into_iter().flatten().peekable();
+    if rates.peek().is_none() {
+        return true;
+    }
+    let now = vm::clock();
+    let admits = rates.all(|rate| rate.admits(peer.ip(), now));
+    if !admits {
+        let fields: &[(&[u8], &[u8])] = &[(b"retry-after", b"1")];
+        response::respond_plain(worker, origin.conn, origin.exchange, 429, fields);
+    }
+    admits
+}
+
+/// What a socket may send.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rates {
+    /// Messages a second.
+    messages: Option<f64>,
+    /// Bytes of messages a second.
+    bytes: Option<f64>,
+}
+
+impl Rates {
+    /// Reads what the option `websocket` says.
+    pub(super) fn read(stack: &mut Stack<'_>, given: Options<'_>) -> Result<Self, Raise> {
+        let messages = given.whole(stack, c"messagesPerSecond", (1, 1 << 30))?;
+        let bytes = given.whole(stack, c"bytesPerSecond", (1, 1 << 30))?;
+        Ok(Self {
+            messages: messages.map(f64::from),
+            bytes: bytes.map(f64::from),
+        })
+    }
+}
+
+/// How far a socket has come with its rates.
+#[derive(Debug)]
+pub(super) struct Meter {
+    messages: Option<(f64, Bucket)>,
+    bytes: Option<(f64, Bucket)>,
+    is_warned: bool,
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    Fine,
+    Warn,
+    Drop,
+    Close,
+}
+
+impl Meter {
+    /// None where nothing is bounded.
+    pub(super) fn new(rates: Rates) -> Option<Box<RefCell<Self>>> {
+        let now = vm::clock();
+        let full = |rate: f64| (rate, Bucket::full(rate, now));
+        let is_bounded = rates.messages.or(rates.bytes).is_some();
+        is_bounded.then(|| {
+            Box::new(RefCell::new(Self {
+                messages: rates.messages.map(full),
+                bytes: rates.bytes.map(full),
+                is_warned: false,
+            }))
+        })
+    }
+
+    fn judge(&mut self, len: usize, now: f64) -> Verdict {
+        // Messages are below 2^30 bytes.
+        let len = f64::from(u32::try_from(len).unwrap_or(u32::MAX));
+        let costs = [(&mut self.messages, 1.0), (&mut self.bytes, len)];
+        let mut worst = Verdict::Fine;
+        let mut is_rested = true;
+        for (rate, cost) in costs {
+            let Some((rate, bucket)) = rate else { continue };
+            bucket.refill(*rate, now);
+            is_rested &= bucket.level >= most(*rate) / 2.0;
+            bucket.level -= cost;
+            let debt = -bucket.level / *rate;
+            worst = worst.max(match debt {
+                debt if debt <= 0.0 => Verdict::Fine,
+                debt if debt <= 1.0 => Verdict::Warn,
+                debt if debt <= 4.0 => Verdict::Drop,
+                _ => Verdict::Close,
+            });
+        }
+        self.is_warned &= !is_rested;
+        worst
+    }
+}
+
+/// Whether a message of `len` bytes may go on to the script.
+pub(super) fn admit_message(worker: &Worker, socket: &SocketState, len: usize) -> bool {
+    let Some(meter) = &socket.meter else {
+        return true;
+    };
+    let (verdict, warns) = {
+        let mut meter = meter.borrow_mut();
+        let verdict = meter.judge(len, vm::clock());
+        let warns = verdict != Verdict::Fine && !meter.is_warned;
+        meter.is_warned |= warns;
+        (verdict, warns)
+    };
+    if warns {
+        bridge::report_socket(worker, socket, "the peer sends more than its rate allows");
+    }
+    if verdict == Verdict::Close {
+        let mut reactor = worker.reactor.borrow_mut();
+        // It may be closing already.
+        let _ = reactor.close(
+            socket.conn,
+            close_code::POLICY_VIOLATION,
+            b"too many messages",
+        );
+    }
+    if verdict >= Verdict::Drop {
+        let refused = &worker.peers.own().messages_refused;
+        refused.set(refused.value() + 1);
+    }
+    verdict < Verdict::Drop
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Block, Bucket, Meter, PerAddress, Verdict, address, forwarded_for};
+
+    #[test]
+    fn a_block_holds_the_addresses_that_share_its_bits() {
+        for (block, inside, outside) in [
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.0"),
+            ("192.168.1.7", "::ffff:192.168.1.7", "192.168.1.6"),
+            ("2001:db8::/33", "2001:db8:7fff::1", "2001:db8:8000::1"),
+            ("0.0.0.0/0", "255.1.2.3", "::2"),
+            ("::/0", "::2", "1.2.3.4"),
+        ] {
+            let block = Block::parse(block).unwrap();
+            assert!(
+                block.contains(inside.parse().unwrap()),
+                "{block:?} {inside}"
+            );
+            assert!(
+                !block.contains(outside.parse().unwrap()),
+                "{block:?} {outside}"
+            );
+        }
+        for wrong in ["", "10.0.0.0/33", "::/129", "10/8", "1.2.3.4/x", "1.2.3.4/"] {
+            assert_eq!(Block::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn rfc7239_6_addresses_come_with_ports_brackets_and_quotes() {
+        for (text, ip) in [
+            ("1.2.3.4", Some("1.2.3.4")),
+            (" 1.2.3.4:99 ", Some("1.2.3.4")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("\"[2001:db8::1]:80\"", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("unknown", None),
+            ("_hidden", None),
+            ("", None),
+        ] {
+            let ip = ip.map(|ip| ip.parse().unwrap());
+            assert_eq!(address(text.as_bytes()), ip, "{text}");
+        }
+        let ip = "1.2.3.4".parse().ok();
+        assert_eq!(
+            forwarded_for(b"proto=http; For=\"1.2.3.4:7\";by=8.8.8.8"),
+            ip
+        );
+        assert_eq!(forwarded_for(b"by=8.8.8.8;proto=http"), None);
+    }
+
+    #[test]
+    fn an_address_may_save_up_for_two_seconds_and_others_are_others() {
+        let rate = PerAddress {
+            rate: 5.0,
+            buckets: Default::default(),
+        };
+        let (one, other) = ("1.1.1.1".parse().unwrap(), "1.1.1.2".parse().unwrap());
+        let admitted = |ip, now| (0..100).filter(|_| rate.admits(ip, now)).count();
+        assert_eq!(admitted(one, 50.0), 10);
+        assert_eq!(admitted(other, 50.0), 10);
+        assert_eq!(admitted(one, 50.5), 2);
+        assert_eq!(admitted(one, 90.0), 10);
+    }
+
+    #[test]
+    fn a_socket_is_warned_then_loses_messages_then_its_connection() {
+        let full = |rate: f64| (rate, Bucket::full(rate, 0.0));
+        let mut meter = Meter {
+            messages: Some(full(10.0)),
+            bytes: Some(full(1e9)),
+            is_warned: false,
+        };
+        let mut counts = [0; 4];
+        while counts[3] == 0 {
+            counts[meter.judge(5, 0.0) as usize] += 1;
+        }
+        assert_eq!(counts, [20, 10, 30, 1]);
+        // Debt is paid off in time.
+        assert_eq!(meter.judge(5, 4.0), Verdict::Warn);
+        assert_eq!(meter.judge(5, 10.0), Verdict::Fine);
+    }
+}

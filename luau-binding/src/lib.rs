@@ -98,6 +98,12 @@ pub const DIALECT_TYPE_MODULES: &[(&str, &str)] = &[
     ("@lune/serde", include_str!("../types/lune/serde.luau")),
     ("@lune/stdio", include_str!("../types/lune/stdio.luau")),
     ("@lune/task", include_str!("../types/lune/task.luau")),
+    ("@zcore/fs", include_str!("../types/zune/fs.luau")),
+    ("@zcore/net", include_str!("../types/zune/net.luau")),
+    ("@zcore/process", include_str!("../types/zune/process.luau")),
+    ("@zcore/serde", include_str!("../types/zune/serde.luau")),
+    ("@zcore/task", include_str!("../types/zune/task.luau")),
+    ("@zcore/testing", include_str!("../types/zune/testing.luau")),
 ];
 
 /// The blocks of Rust in the guide, as tests of the documentation.

@@ -124,6 +124,7 @@ const MODULES: &[Module] = modules! {
     }
     Zune {
         "@huki/surface/zune" = "zune/init",
+        "@huki/surface/zune/constants" = "zune/constants",
         "@huki/surface/zune/crypto_tls" = "zune/crypto_tls",
         "@huki/surface/zune/io" = "zune/io",
         "@huki/surface/zune/fs" = "zune/fs",
@@ -135,6 +136,7 @@ const MODULES: &[Module] = modules! {
         "@huki/surface/zune/request" = "zune/request",
         "@huki/surface/zune/serde" = "zune/serde",
         "@huki/surface/zune/serve" = "zune/serve",
+        "@huki/surface/zune/socket" = "zune/socket",
         "@huki/surface/zune/sockets" = "zune/sockets",
         "@huki/surface/zune/task" = "zune/task",
         "@huki/surface/zune/testing" = "zune/testing",

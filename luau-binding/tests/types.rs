@@ -148,3 +148,40 @@ fn fields<'s>(source: &'s str, name: &str) -> Vec<&'s str> {
     fields.sort_unstable();
     fields
 }
+
+#[test]
+fn every_name_of_the_global_zune_is_declared() {
+    let source = "local function walk(value, path)
+            for name, member in value do
+                print(`{path}{name}`)
+                if type(member) == 'table' and not string.match(name, '^%u') and name ~= 'args' and name ~= 'env'
+                    and name ~= 'expect' and name ~= 'indents' and name ~= 'values' then
+                    walk(member, `{path}{name}.`)
+                end
+            end
+        end
+        for _, name in { 'crypto', 'fs', 'io', 'net', 'platform', 'process', 'serde', 'task', 'testing' } do
+            print(name)
+            walk(zune[name], `{name}.`)
+        end";
+    let output = run(source, &[]);
+    assert!(output.status.success(), "{output:?}");
+    let real = String::from_utf8(output.stdout).expect("UTF-8");
+    let declared = include_str!("../types/zune/zune.d.luau");
+    let (_, table) = declared.split_once("declare zune: {\n").expect("declared");
+    let (mut path, mut names) = (Vec::new(), Vec::new());
+    for line in table.lines() {
+        let depth = line.chars().take_while(|c| *c == '\t').count();
+        let Some((name, _)) = line.trim_start().split_once(':') else {
+            continue;
+        };
+        path.truncate(depth - 1);
+        path.push(name);
+        names.push(path.join("."));
+    }
+    let mut real: Vec<&str> = real.lines().collect();
+    let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+    real.sort_unstable();
+    names.sort_unstable();
+    assert_eq!(names, real);
+}

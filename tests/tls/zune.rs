@@ -38,3 +38,14 @@ fn b7_https_and_wss_with_a_certificate_that_is_trusted_itself() {
     run("b7_http.luau", &self_signed(&["leaf.test"]));
     run("b7_http.luau", &authority_itself());
 }
+
+#[test]
+fn b6_sockets_speak_tls_with_a_certificate_that_is_trusted_itself() {
+    run("b6_sockets.luau", &self_signed(&["leaf.test"]));
+    run("b6_sockets.luau", &authority_itself());
+}
+
+#[test]
+fn the_rows_about_tls_that_say_yes_for_zune() {
+    run("rows.luau", &self_signed(&["leaf.test"]));
+}

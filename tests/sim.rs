@@ -280,6 +280,10 @@ impl<const DRAINS: bool> Net for SimNet<DRAINS> {
         Ok(())
     }
 
+    fn set_ttl(&mut self, _: &mut SimSocket, _: u8) -> io::Result<()> {
+        Ok(())
+    }
+
     fn read(&mut self, socket: &mut SimSocket, into: &mut [u8]) -> io::Result<usize> {
         let mut world = self.world();
         let outcome = world.read(socket.0, into);

@@ -425,6 +425,12 @@ impl Runtime {
         let worker = Rc::clone(&self.worker);
         worker.root.sweep();
         surface::lost::sweep(&worker);
+        if surface::lost::is_alone(&worker) {
+            // Nothing else would make garbage, and so nothing would find them.
+            self.lua.gc_collect()?;
+            worker.root.sweep();
+            surface::lost::sweep(&worker);
+        }
         worker.guard.tend();
         raw::sweep(&worker);
         if let Some(code) = worker.exit_code() {

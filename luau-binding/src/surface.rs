@@ -121,6 +121,7 @@ const MODULES: &[Module] = modules! {
         "@huki/surface/lune/http" = "lune/http",
         "@huki/surface/lune/server" = "lune/server",
         "@huki/surface/lune/socket" = "lune/socket",
+        "@huki/surface/lune/tcp" = "lune/tcp",
     }
     Zune {
         "@huki/surface/zune" = "zune/init",

@@ -185,6 +185,17 @@ impl<N: Net> Reactor<N> {
         let socket = connection.transport.socket_mut();
         self.net.set_nodelay(socket, nodelay)
     }
+
+    /// How many routers packets may pass (`IP_TTL`).
+    ///
+    /// # Errors
+    /// As [`set_nodelay`](Self::set_nodelay).
+    pub fn set_ttl(&mut self, conn: ConnKey, ttl: u8) -> io::Result<()> {
+        let connection = self.conns.get_mut(conn);
+        let connection = connection.ok_or(io::ErrorKind::NotConnected)?;
+        let socket = connection.transport.socket_mut();
+        self.net.set_ttl(socket, ttl)
+    }
 }
 
 impl<S> Connection<S> {

@@ -281,6 +281,14 @@ impl Net for MioNet {
         }
     }
 
+    fn set_ttl(&mut self, socket: &mut MioSocket, ttl: u8) -> io::Result<()> {
+        match &socket.0 {
+            Stream::Tcp(stream) => stream.set_ttl(u32::from(ttl)),
+            #[cfg(unix)]
+            Stream::Unix(_) => Ok(()),
+        }
+    }
+
     fn read(&mut self, socket: &mut MioSocket, into: &mut [u8]) -> io::Result<usize> {
         match &mut socket.0 {
             Stream::Tcp(stream) => stream.read(into),

@@ -193,6 +193,13 @@ pub trait Net {
     /// What the system refuses.
     fn set_nodelay(&mut self, socket: &mut Self::Socket, nodelay: bool) -> io::Result<()>;
 
+    /// How many routers the socket's packets may pass (`IP_TTL`). Says nothing to a socket in the
+    /// file system, which passes none.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    fn set_ttl(&mut self, socket: &mut Self::Socket, ttl: u8) -> io::Result<()>;
+
     /// Reads what has arrived, at most `into.len()` bytes; 0 means that the peer has finished.
     ///
     /// # Errors

@@ -58,6 +58,9 @@ impl Net for Scripted {
     fn set_nodelay(&mut self, _: &mut Script, _: bool) -> io::Result<()> {
         Err(ErrorKind::Unsupported.into())
     }
+    fn set_ttl(&mut self, _: &mut Script, _: u8) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
     fn read(&mut self, socket: &mut Script, into: &mut [u8]) -> io::Result<usize> {
         let count = socket.answers.pop_front().expect("one more answer")?;
         into[..count].fill(b'r');

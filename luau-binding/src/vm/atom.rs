@@ -91,6 +91,7 @@ atoms! {
     Send = "send",
     SendLatest = "sendLatest",
     SetNoDelay = "setNoDelay",
+    SetTtl = "setTtl",
     StartTls = "startTls",
     Stats = "stats",
     Status = "status",

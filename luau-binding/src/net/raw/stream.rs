@@ -41,7 +41,8 @@ pub(super) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> 
     methods::add(lua, worker, (tag, Atom::Close), c"close", close)?;
     methods::add(lua, worker, (tag, Atom::StartTls), c"startTls", start_tls)?;
     let nodelay = (tag, Atom::SetNoDelay);
-    methods::add(lua, worker, nodelay, c"setNoDelay", set_no_delay)
+    methods::add(lua, worker, nodelay, c"setNoDelay", set_no_delay)?;
+    methods::add(lua, worker, (tag, Atom::SetTtl), c"setTtl", set_ttl)
 }
 
 const MEMBERS: &[&str] = &[
@@ -52,6 +53,7 @@ const MEMBERS: &[&str] = &[
     "close",
     "startTls",
     "setNoDelay",
+    "setTtl",
     "connected",
     "bufferedBytes",
     "localIp",
@@ -112,6 +114,7 @@ fn invoke(stack: &mut Stack<'_>) -> Outcome {
         Some(Atom::Close) => close(stack),
         Some(Atom::StartTls) => start_tls(stack),
         Some(Atom::SetNoDelay) => set_no_delay(stack),
+        Some(Atom::SetTtl) => set_ttl(stack),
         _ => Err(methods::unknown_call(stack, "stream", MEMBERS)),
     }
 }
@@ -293,5 +296,20 @@ fn set_no_delay(stack: &mut Stack<'_>) -> Outcome {
         .borrow_mut()
         .set_nodelay(stream.conn, nodelay);
     set.map_err(|_| trouble("setNoDelay", &stream))?;
+    Ok(Returns::Values(0))
+}
+
+/// `stream:setTtl(ttl)`.
+fn set_ttl(stack: &mut Stack<'_>) -> Outcome {
+    let stream = this(stack)?;
+    let ttl = stack
+        .number(2)
+        .filter(|ttl| ttl.fract() == 0.0 && (1.0..=255.0).contains(ttl))
+        .ok_or_else(|| bad_argument(stack, "stream:setTtl", 2, "a whole number from 1 to 255"))?;
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be below 256")]
+    let ttl = ttl as u8;
+    let worker = stack.worker()?;
+    let set = worker.reactor.borrow_mut().set_ttl(stream.conn, ttl);
+    set.map_err(|_| trouble("setTtl", &stream))?;
     Ok(Returns::Values(0))
 }

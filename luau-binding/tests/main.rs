@@ -10,6 +10,7 @@ mod examples;
 mod guards;
 mod guide;
 mod http;
+mod interop;
 mod lute;
 mod metrics;
 mod mistakes;

@@ -19,6 +19,7 @@ mod runaway;
 mod scripts;
 mod stdio;
 mod streams;
+mod stress;
 mod support;
 mod surfaces;
 mod tools;

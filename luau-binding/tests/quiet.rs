@@ -1,7 +1,7 @@
 //! A loop that has nothing to do waits: neither the end of a stream, nor a peer that has left, nor a listener beside
 //! them makes it turn for nothing.
 
-use hukilau::{Options, Runtime};
+use hukilau::{Error, Options, Runtime, Turn};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -11,18 +11,24 @@ const WAIT: Duration = Duration::from_millis(10);
 /// Turns until a loop must have come to rest; one that spins takes them all.
 const TURNS_MAX: usize = 5_000;
 
-/// Takes turns until three on end have waited as long as they might.
-#[track_caller]
+/// Takes a turn, and says whether it has waited as long as it might: nothing was there to do.
 #[expect(
     clippy::disallowed_methods,
     reason = "how long a turn has waited is what is tested, and only that it is not shorter"
 )]
+pub(crate) fn turn(runtime: &mut Runtime) -> (Result<Turn, Error>, bool) {
+    let start = Instant::now();
+    let turned = runtime.turn(Some(WAIT));
+    (turned, start.elapsed() >= WAIT)
+}
+
+/// Takes turns until three on end have rested.
+#[track_caller]
 fn expect_rest(runtime: &mut Runtime, case: &str) {
     let mut rested = 0;
     for _ in 0..TURNS_MAX {
-        let start = Instant::now();
-        runtime.turn(Some(WAIT)).expect("no script fails");
-        let is_rest = start.elapsed() >= WAIT;
+        let (turned, is_rest) = turn(runtime);
+        turned.expect("no script fails");
         rested = if is_rest { rested + 1 } else { 0 };
         if rested == 3 {
             return;

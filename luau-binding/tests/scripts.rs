@@ -32,6 +32,7 @@ macro_rules! scripts {
 
 scripts! {
     every,
+    everything,
     helpers,
     json,
     raw,

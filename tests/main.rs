@@ -15,6 +15,7 @@
 //! - `loopback`   the reactor at both ends of a simulated network, by seeds
 //! - `reactor`    the whole reactor on a simulated network, by seeds
 //! - `sim`        a network made of a seed, and virtual time
+//! - `slow`       a thousand readers of which a hundred never read; a drain in steps
 //! - `streams`    raw streams: both ends on a simulated network, by seeds
 //! - `tidy`       what no compiler checks: layers, sizes, headers, forbidden words
 //! - `tls`        TLS against curl, OpenSSL and rustls
@@ -52,6 +53,8 @@ mod neighbour;
 mod reactor;
 #[cfg(test)]
 mod sim;
+#[cfg(all(test, unix))]
+mod slow;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]

@@ -55,6 +55,8 @@ pub(crate) enum Purpose {
     Accepted(Rc<raw::StreamState>),
     /// An `error` callback.
     Hook,
+    /// A function of `process.onShutdown`.
+    Shutdown,
     /// A call of a function that is called at a rate.
     Tick(Rc<scheduler::every::Ticker>),
 }
@@ -325,6 +327,7 @@ fn start(
 pub(crate) fn returned(worker: &Worker, purpose: Purpose, stack: &mut Stack<'_>) {
     match purpose {
         Purpose::Detached | Purpose::Main | Purpose::Hook | Purpose::Accepted(_) => {}
+        Purpose::Shutdown => worker.shutdown.note_end(),
         Purpose::Request(asked) => {
             let answered = response::respond(worker, stack, asked.conn, asked.exchange);
             settle_answer(worker, stack, asked, "request", answered);
@@ -354,6 +357,10 @@ pub(crate) fn raised(worker: &Worker, purpose: Purpose, failure: Failure) {
         Purpose::Detached => worker.report("in a task", &failure),
         Purpose::Main => worker.fail(failure),
         Purpose::Hook => worker.report("in the error callback", &failure),
+        Purpose::Shutdown => {
+            worker.shutdown.note_end();
+            worker.report("in process.onShutdown", &failure);
+        }
         Purpose::Accepted(stream) => raw::callback_failed(worker, &stream, &failure),
         Purpose::Tick(ticker) => scheduler::every::ended(worker, &ticker, Some(&failure)),
         Purpose::Request(asked) => fail_request(worker, &asked, "request", &failure),

@@ -42,6 +42,7 @@ use crate::net::tls;
 use crate::require::{self, Loaded};
 use crate::scheduler::{self, Scheduler};
 use crate::std::lines::{self, Lines};
+use crate::std::shutdown::{self, Shutdown};
 use crate::surface::{self, Dialect};
 use crate::vm::guard::Guard;
 use crate::vm::{self, Root};
@@ -143,6 +144,7 @@ pub(crate) struct Worker {
     /// Coroutines that wait for standard input.
     pub(crate) lines: RefCell<Lines>,
     pub(crate) peers: Peers,
+    pub(crate) shutdown: Shutdown,
     /// The last error that a module raised while it loaded, and the calls that led to it.
     pub(crate) noted: RefCell<Option<(String, String)>>,
     pub(crate) surface: surface::State,
@@ -239,6 +241,8 @@ pub enum Turn {
 pub struct Stop {
     remote: Remote,
     is_asked: Arc<AtomicBool>,
+    /// The milliseconds of grace with which it was asked.
+    grace: Arc<AtomicU64>,
     /// One above the milliseconds of grace that came with a hang-up; 0 if none came.
     hung_up: Arc<AtomicU64>,
 }
@@ -247,6 +251,7 @@ impl Stop {
     /// Stops listening, lets what is under way finish for `grace`, and then ends the loop, timers
     /// or not.
     pub fn drain(&self, grace: Duration) {
+        self.grace.store(millis(grace), Ordering::Relaxed);
         self.is_asked.store(true, Ordering::Release);
         self.remote.drain(grace);
     }
@@ -254,11 +259,21 @@ impl Stop {
     /// Has the certificates of all servers with TLS read anew. A runtime without such a server ends
     /// as by [`drain`](Self::drain): that is what a hang-up means to it.
     pub fn reload_tls_or_drain(&self, grace: Duration) {
-        // A day is longer than anybody waits; milliseconds fit.
-        let millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX - 1);
-        self.hung_up.store(millis + 1, Ordering::Release);
+        self.hung_up.store(millis(grace) + 1, Ordering::Release);
         self.remote.wake();
     }
+
+    /// The grace, if it was asked to drain.
+    fn asked(&self) -> Option<Duration> {
+        let is_asked = self.is_asked.load(Ordering::Acquire);
+        is_asked.then(|| Duration::from_millis(self.grace.load(Ordering::Relaxed)))
+    }
+}
+
+/// A grace of ages is as good as one of a century.
+fn millis(grace: Duration) -> u64 {
+    const CENTURY: u64 = 100 * 366 * 86_400 * 1_000;
+    u64::try_from(grace.as_millis()).map_or(CENTURY, |millis| millis.min(CENTURY))
 }
 
 impl Runtime {
@@ -274,6 +289,7 @@ impl Runtime {
         let stop = Stop {
             remote: reactor.remote(),
             is_asked: Arc::default(),
+            grace: Arc::default(),
             hung_up: Arc::default(),
         };
         let root = Root::of(&lua)?;
@@ -303,6 +319,7 @@ impl Runtime {
             host: Host::default(),
             lines: RefCell::default(),
             peers,
+            shutdown: Shutdown::default(),
             noted: RefCell::default(),
             surface: surface::State::default(),
             exit: Cell::new(None),
@@ -433,6 +450,9 @@ impl Runtime {
         }
         worker.guard.tend();
         raw::sweep(&worker);
+        if let Some(grace) = self.stop.asked() {
+            shutdown::run(&worker, grace);
+        }
         if let Some(code) = worker.exit_code() {
             return self.finish(code);
         }

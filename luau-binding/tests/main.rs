@@ -17,6 +17,7 @@ mod mistakes;
 mod quiet;
 mod runaway;
 mod scripts;
+mod shutdown;
 mod stdio;
 mod streams;
 mod stress;

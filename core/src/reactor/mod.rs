@@ -15,6 +15,7 @@
 //! - `pressure.rs` when to stop sending, and when to go on
 //! - `timer.rs`    deadlines
 //! - `mailbox.rs`  mail from other threads
+//! - `drain.rs`    the end of listeners and of their connections
 //! - `figures.rs`  what it has done, counted
 //!
 //! Invariants
@@ -30,6 +31,7 @@
 mod accept;
 pub mod conns;
 mod dial;
+mod drain;
 mod drive;
 pub mod figures;
 pub mod inbox;
@@ -61,9 +63,10 @@ use crate::transport::{Net, Ready, Resolved};
 use accept::Listener;
 use conns::{ConnKey, Conns};
 use dial::Dial;
+use drain::Drain;
 use drive::{Connection, Context, Fate, Phase, SEGMENT_BYTES_MIN};
 use figures::Figures;
-use inbox::{Cause, Inbox};
+use inbox::Inbox;
 use mailbox::{Mail, Mailbox, Remote};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -112,14 +115,6 @@ impl Default for ServerConfig {
             tls: None,
         }
     }
-}
-
-/// A drain under way: what it leaves is cut at its deadline.
-#[derive(Clone, Copy, Debug)]
-struct Drain {
-    /// Whose connections; `None` means all.
-    listener: Option<ListenerKey>,
-    deadline: Instant,
 }
 
 /// An event loop: sockets in, completions out.
@@ -373,7 +368,7 @@ impl<N: Net> Reactor<N> {
                 .filter_map(|listener| listener.rests_until)
                 .filter(|until| !self.conns.is_full() && *until > self.now)
                 .min();
-            let drained = self.drains.iter().map(|drain| drain.deadline).min();
+            let drained = self.drains.iter().map(Drain::wakes_at).min();
             let wakes = [wake_at, self.wheel.next_wake(), rests, drained];
             let wake = wakes.into_iter().flatten().min();
             // Asked for anew: the application may have used much time since this turn's began.
@@ -530,7 +525,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn fire_deadlines(&mut self, inbox: &mut Inbox) {
-        self.end_drains();
+        self.tend_drains();
         let mut due = core::mem::take(&mut self.scratch.due);
         self.wheel.fire(self.now, &mut due);
         for fired in due.drain(..) {
@@ -555,30 +550,6 @@ impl<N: Net> Reactor<N> {
             }
         }
         self.scratch.due = due;
-    }
-
-    /// Cuts what drains have left at their deadlines.
-    fn end_drains(&mut self) {
-        let now = self.now;
-        while let Some(index) = self.drains.iter().position(|drain| drain.deadline <= now) {
-            let drain = self.drains.swap_remove(index);
-            if drain.listener.is_none() {
-                self.cut_dials();
-            }
-            for key in self.keys_of(drain.listener) {
-                if let Some(conn) = self.conns.get_mut(key) {
-                    conn.cut(Cause::Shutdown);
-                    self.touch(key);
-                }
-            }
-        }
-    }
-
-    /// The connections of `listener`, or all of them.
-    fn keys_of(&self, listener: Option<ListenerKey>) -> Vec<ConnKey> {
-        let is_its = |conn: &Connection<_>| listener.is_none_or(|key| conn.listener == key);
-        let its = self.conns.iter().filter(|(_, conn)| is_its(conn));
-        its.map(|(key, _)| key).collect()
     }
 
     /// Has `key` settled at the start of the next turn.

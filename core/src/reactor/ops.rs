@@ -1,4 +1,4 @@
-//! What the application asks of the reactor: listen, answer, send, close, drain.
+//! What the application asks of the reactor: listen, answer, send, close.
 //!
 //! Sits in the reactor. Each operation looks up a key, calls the driver, and leaves the connection
 //! in the dirty list; bytes leave at the start of the next turn, one gathered write for all that
@@ -8,13 +8,13 @@
 //! - A stale key is answered with [`Misuse::Gone`]: scripts race with peers by nature.
 //! - What waits for one peer is bounded: above `Limits::out_bytes_max` the connection is cut.
 //!
-//! Not here: when bytes leave (`drive.rs`), what they are (`conn/`).
+//! Not here: when bytes leave (`drive.rs`), what they are (`conn/`), drains (`drain.rs`).
 
 use super::conns::ConnKey;
 use super::drive::{Connection, Phase};
 use super::inbox::Cause;
 use super::publish::Room;
-use super::{Drain, Listener, ListenerKey, Reactor, ServerConfig};
+use super::{Listener, ListenerKey, Reactor, ServerConfig};
 use crate::buffer::SendBuffer;
 use crate::conn::{
     Driver, Exchange, Misuse, Overflow, Pressure, Response, ServerConn, ServerSettings, WsConn,
@@ -28,7 +28,7 @@ use crate::ws::MessageKind;
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// How an upgrade is accepted.
 #[derive(Clone, Debug)]
@@ -376,56 +376,6 @@ impl<N: Net> Reactor<N> {
     /// Bytes that wait to be sent to `conn`.
     pub fn waiting_bytes(&self, conn: ConnKey) -> Option<usize> {
         self.conns.get(conn).map(Connection::waiting_bytes)
-    }
-
-    /// Stops listening, answers what has been asked with `Connection: close`, closes WebSockets
-    /// with 1001, and after `grace` cuts what is left. The shortest grace asked for counts.
-    pub fn drain(&mut self, grace: Duration) {
-        self.drain_of(None, grace);
-    }
-
-    /// As [`drain`](Self::drain), for one listener and the connections it accepted.
-    pub fn drain_listener(&mut self, listener: ListenerKey, grace: Duration) {
-        self.drain_of(Some(listener), grace);
-    }
-
-    /// Stops listening, and lets its connections come to their own ends: what has been asked is
-    /// answered with `Connection: close`, however long that takes, those with nothing under way
-    /// are closed at once, and WebSockets go on.
-    pub fn retire_listener(&mut self, listener: ListenerKey) {
-        self.close_listener(listener);
-        for key in self.keys_of(Some(listener)) {
-            if let Some(connection) = self.conns.get_mut(key)
-                && let Driver::Server(server) = &mut connection.driver
-            {
-                server.begin_drain();
-                self.touch(key);
-                self.schedule(key);
-            }
-        }
-    }
-
-    fn drain_of(&mut self, listener: Option<ListenerKey>, grace: Duration) {
-        match listener {
-            Some(listener) => self.close_listener(listener),
-            None => {
-                while let Some(listener) = self.listeners.last().map(|last| last.key) {
-                    self.close_listener(listener);
-                }
-            }
-        }
-        // A grace beyond what an instant can name is as good as none.
-        let deadline = self.now.checked_add(grace);
-        self.drains
-            .extend(deadline.map(|deadline| Drain { listener, deadline }));
-        let now = self.now;
-        for key in self.keys_of(listener) {
-            if let Some(connection) = self.conns.get_mut(key) {
-                connection.begin_drain(now);
-                self.touch(key);
-                self.schedule(key);
-            }
-        }
     }
 
     fn answer(

@@ -6,13 +6,12 @@
 //! Invariants
 //! - The loop ends when nobody waits for anything: connections that are kept for requests to come, and
 //!   streams that are merely open, keep nothing alive. The latter are closed first.
-//! - After a drain, timers and coroutines are no reason to go on.
+//! - After a drain, timers and coroutines are no reason to go on, but those of `process.onShutdown`.
 //!
 //! Not here: what a turn does (`runtime.rs`).
 
 use super::Runtime;
 use crate::net::raw;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// What the loop does next.
@@ -27,7 +26,9 @@ impl Runtime {
     /// How long the next turn may wait, counted from the last one.
     pub(super) fn delay(&self, turned_at: f64) -> Delay {
         let worker = &self.worker;
-        let is_asked = self.stop.is_asked.load(Ordering::Acquire);
+        // What the script does for its end is waited for.
+        let last_words = worker.shutdown.waits();
+        let is_asked = self.stop.asked().is_some() && last_words.is_none();
         let (listens, connects) = match &self.metrics {
             Some(metrics) => metrics.share(worker),
             None => (0, 0),
@@ -66,7 +67,8 @@ impl Runtime {
         }
         // A wait of ages is as good as none, and would overflow a deadline.
         const AGES: f64 = 1.0e8;
-        let delay = scheduler.delay(turned_at);
+        let delays = [scheduler.delay(turned_at), last_words];
+        let delay = delays.into_iter().flatten().min_by(f64::total_cmp);
         Delay::Until(delay.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, AGES))))
     }
 }

@@ -6,6 +6,7 @@
 //! - `task.rs`     `@huki/task`
 //! - `every.rs`    `task.every`, and the object it returns
 //! - `process.rs`  `@huki/process`
+//! - `shutdown.rs` `process.onShutdown`
 //! - `stdio.rs`    `@huki/stdio`, and the globals `print` and `warn`
 //! - `lines.rs`    the lines of standard input
 //! - `memory.rs`   the global `collectgarbage`
@@ -21,6 +22,7 @@ pub(crate) mod every;
 pub(crate) mod lines;
 pub(crate) mod memory;
 pub(crate) mod process;
+pub(crate) mod shutdown;
 pub(crate) mod stdio;
 pub(crate) mod task;
 

@@ -36,6 +36,8 @@ pub(crate) fn module(
     place.raw_set("count", options.seat.count())?;
     place.set_readonly(true);
     module.raw_set("worker", place)?;
+    let on_shutdown = vm::function(lua, worker, c"onShutdown", super::shutdown::on_shutdown)?;
+    module.raw_set("onShutdown", on_shutdown)?;
     module.raw_set("exit", vm::function(lua, worker, c"exit", exit)?)?;
     module.set_readonly(true);
     Ok(module)

@@ -19,12 +19,14 @@
 //! Not here: what the bytes mean; who asserts what (`reactor.rs`).
 
 mod controls;
+mod datagrams;
 mod link;
 mod names;
 mod options;
 mod report;
 mod tests;
 
+use datagrams::{Mail, SimDatagrams};
 use hukilau_core::transport::{Endpoint, Net, Peer, Ready, Resolution, Resolved};
 use link::{Link, LinkId, Stage};
 pub(crate) use link::{Script, Step};
@@ -81,6 +83,10 @@ enum Happening {
     Connected(LinkId),
     /// The resolver answers.
     Resolved(u64),
+    /// A datagram arrives, or does not.
+    Datagram(usize),
+    /// The event that a needless `WouldBlock` of a mailbox has promised.
+    MailEdge { index: usize, readable: bool },
 }
 
 #[derive(Debug)]
@@ -110,6 +116,7 @@ pub(crate) struct World {
     /// Where connects take a time of their own, or for ever.
     routes: Vec<(Endpoint, Option<Duration>)>,
     names: Names,
+    mail: Mail,
     closed_tokens: Vec<u64>,
     calls: [u64; CALLS],
     /// Calls made before the last poll, and how many polls in a row neither waited nor led to one.
@@ -157,6 +164,7 @@ pub(crate) enum PeerEnd {
 impl<const DRAINS: bool> Net for SimNet<DRAINS> {
     type Socket = SimSocket;
     type Listener = SimListener;
+    type Datagrams = SimDatagrams;
 
     const SHORT_READ_DRAINS: bool = DRAINS;
 
@@ -324,6 +332,35 @@ impl<const DRAINS: bool> Net for SimNet<DRAINS> {
         }
     }
 
+    fn bind_datagrams(&mut self, at: SocketAddr, token: u64) -> io::Result<SimDatagrams> {
+        self.world().bind_datagrams(at, token)
+    }
+
+    fn datagrams_address(&self, socket: &SimDatagrams) -> io::Result<SocketAddr> {
+        self.0.borrow().datagrams_address(socket)
+    }
+
+    fn receive_from(
+        &mut self,
+        socket: &mut SimDatagrams,
+        into: &mut [u8],
+    ) -> io::Result<(usize, SocketAddr)> {
+        self.world().receive_from(socket, into)
+    }
+
+    fn send_to(
+        &mut self,
+        socket: &mut SimDatagrams,
+        bytes: &[u8],
+        to: SocketAddr,
+    ) -> io::Result<usize> {
+        self.world().send_to(socket, bytes, to)
+    }
+
+    fn close_datagrams(&mut self, socket: SimDatagrams) {
+        self.world().close_datagrams(&socket);
+    }
+
     fn resolve(&mut self, host: &str, request: u64) -> Option<Resolution> {
         self.world().resolve(host, request)
     }
@@ -425,6 +462,8 @@ impl World {
             Happening::ListenerEdge(listener) => self.raise_listener(listener),
             Happening::Connected(link) => self.connected(link),
             Happening::Resolved(request) => self.names.answer(request),
+            Happening::Datagram(index) => self.datagram_arrives(index),
+            Happening::MailEdge { index, readable } => self.raise_mailbox(index, readable),
         }
     }
 

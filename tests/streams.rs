@@ -14,6 +14,7 @@
 //!
 //! Not here: real sockets, TLS.
 
+mod datagrams;
 mod ends;
 mod scripted;
 

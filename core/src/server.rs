@@ -16,6 +16,7 @@ use crate::reactor::inbox::{Cause, Inbox, What};
 use crate::reactor::{ListenerKey, Reactor};
 use crate::transport::{Net, Peer};
 use crate::ws::MessageKind;
+use std::net::SocketAddr;
 
 /// What a server does about completions. Only requests must be dealt with: one that is never
 /// answered holds its connection.
@@ -65,6 +66,9 @@ pub trait Handler<N: Net> {
     /// The peer of a stream sends nothing more.
     fn on_finished(&mut self, _: &mut Reactor<N>, _: ConnKey) {}
 
+    /// A datagram came from an address.
+    fn on_datagram(&mut self, _: &mut Reactor<N>, _: ConnKey, _: SocketAddr, _: &[u8]) {}
+
     /// There is room again after `Pressure::High`.
     fn on_writable(&mut self, _: &mut Reactor<N>, _: ConnKey) {}
 
@@ -97,6 +101,7 @@ pub fn dispatch<N: Net>(inbox: &Inbox, reactor: &mut Reactor<N>, handler: &mut i
             What::Accepted { listener, peer } => handler.on_accepted(reactor, conn, listener, peer),
             What::Bytes { bytes } => handler.on_bytes(reactor, conn, bytes),
             What::Finished => handler.on_finished(reactor, conn),
+            What::Datagram { from, bytes } => handler.on_datagram(reactor, conn, from, bytes),
             What::Writable => handler.on_writable(reactor, conn),
             What::Closed { cause } => handler.on_closed(reactor, conn, cause),
         }

@@ -154,7 +154,7 @@ pub(crate) fn deliver(worker: &Worker, completion: Completion<'_>) {
         }
         // Pongs are core's business; of what we opened, and of streams, somebody else has heard.
         What::Pong { .. } | What::Connected { .. } | What::Response { .. } => {}
-        What::Accepted { .. } | What::Bytes { .. } | What::Finished => {}
+        What::Accepted { .. } | What::Bytes { .. } | What::Finished | What::Datagram { .. } => {}
         What::Closed { cause } => close(worker, conn, cause),
     }
 }

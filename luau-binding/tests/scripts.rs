@@ -40,4 +40,5 @@ scripts! {
     sandbox,
     serve_options,
     tasks,
+    udp,
 }

@@ -183,7 +183,9 @@ impl Asker {
                 *self.causes.entry(cause.name().to_owned()).or_default() += 1;
             }
             What::Request { .. } | What::Accepted { .. } => panic!("{conn}: {what:?}"),
-            What::Bytes { .. } | What::Finished => panic!("{conn}: {what:?}"),
+            What::Bytes { .. } | What::Finished | What::Datagram { .. } => {
+                panic!("{conn}: {what:?}")
+            }
         }
         if cuts && !client.closed {
             client.terminated = true;

@@ -89,7 +89,7 @@ impl Echo {
             }
             What::Open | What::Closing { .. } | What::Writable | What::Pong { .. } => Ok(()),
             What::Connected { .. } | What::Response { .. } => panic!("{conn}: {what:?}"),
-            What::Accepted { .. } | What::Bytes { .. } | What::Finished => {
+            What::Accepted { .. } | What::Bytes { .. } | What::Finished | What::Datagram { .. } => {
                 panic!("{conn}: no stream")
             }
         };

@@ -131,7 +131,7 @@ impl App {
             What::Connected { .. } | What::Response { .. } => {
                 panic!("{conn}: an answer, and nothing was asked")
             }
-            What::Accepted { .. } | What::Bytes { .. } | What::Finished => {
+            What::Accepted { .. } | What::Bytes { .. } | What::Finished | What::Datagram { .. } => {
                 panic!("{conn}: no stream")
             }
             What::Body { exchange, bytes } => {

@@ -27,6 +27,7 @@ impl<const DRAINS: bool> SimNet<DRAINS> {
             services: Vec::new(),
             routes: Vec::new(),
             names: Names::default(),
+            mail: Mail::default(),
             closed_tokens: Vec::new(),
             calls: [0; CALLS],
             calls_before: 0,

@@ -52,6 +52,8 @@ pub(crate) struct SimOptions {
     pub(crate) register_fails: PerMille,
     /// A connect is refused.
     pub(crate) connect_refused: PerMille,
+    /// A datagram is lost; and one that is not, as often, comes twice.
+    pub(crate) datagram_lost: PerMille,
     /// The machine sleeps for a while in a poll.
     pub(crate) clock_jump: PerMille,
     /// The longest such sleep.
@@ -79,6 +81,7 @@ impl SimOptions {
             accept_aborted: 0,
             register_fails: 0,
             connect_refused: 0,
+            datagram_lost: 0,
             clock_jump: 0,
             clock_jump_max: Duration::ZERO,
         }

@@ -11,6 +11,7 @@ use hukilau_core::transport::Ready;
 impl World {
     pub(super) fn has_events(&self) -> bool {
         !self.names.answers.is_empty()
+            || self.has_mail_events()
             || self.listeners.values().any(|backlog| backlog.pending)
             || self.links.iter().any(|link| link.pending.is_some())
     }
@@ -24,6 +25,7 @@ impl World {
                 ready.push(listener_event(*token));
             }
         }
+        self.report_mail(ready);
         for link in &mut self.links {
             // One at least is reported, or the poll would have had to go on waiting.
             let is_first = ready.is_empty();

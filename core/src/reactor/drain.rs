@@ -92,6 +92,7 @@ impl<N: Net> Reactor<N> {
                 while let Some(listener) = self.listeners.last().map(|last| last.key) {
                     self.close_listener(listener);
                 }
+                self.drain_datagrams();
             }
         }
         let (sockets, others): (VecDeque<_>, VecDeque<_>) =

@@ -20,6 +20,7 @@ use crate::violation::Violation;
 use crate::ws::MessageKind;
 use core::fmt;
 use std::io;
+use std::net::SocketAddr;
 
 /// Bytes of the receive area: what one turn reads at most.
 const AREA_BYTES: usize = 256 * 1024;
@@ -57,6 +58,8 @@ enum Fact {
     Connected(u32),
     /// Likewise, and where it was accepted.
     Accepted(u32, ListenerKey),
+    /// Index of the sender, and how long it is.
+    Datagram(u32, u32),
     Open,
     Writable,
     /// Index of the cause.
@@ -118,6 +121,13 @@ impl Inbox {
             Fact::Accepted(peer, listener) => {
                 let peer = *self.peers.get(peer as usize)?;
                 return Some(What::Accepted { listener, peer });
+            }
+            Fact::Datagram(from, len) => {
+                let Peer::Ip(from) = *self.peers.get(from as usize)? else {
+                    return None;
+                };
+                let bytes = segment.get(..len as usize)?;
+                return Some(What::Datagram { from, bytes });
             }
             Fact::Open => return Some(What::Open),
             Fact::Writable => return Some(What::Writable),
@@ -218,6 +228,20 @@ impl Inbox {
         });
     }
 
+    /// Delivers the datagram of `count` bytes that lies in the area where its used part ends.
+    pub(super) fn deliver_datagram(&mut self, conn: ConnKey, from: SocketAddr, count: usize) {
+        let index = u32::try_from(self.peers.len()).unwrap_or(u32::MAX);
+        self.peers.push(Peer::Ip(from));
+        // The area is far below 4 GiB.
+        let bounded = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        self.entries.push(Entry {
+            conn,
+            base: bounded(self.used),
+            fact: Fact::Datagram(index, bounded(count)),
+        });
+        self.used += count;
+    }
+
     pub(super) fn deliver_open(&mut self, conn: ConnKey) {
         self.entries.push(Entry {
             conn,
@@ -292,6 +316,13 @@ pub enum What<'a> {
     /// The peer of a stream sends nothing more, and may go on receiving. `Closed` follows when our
     /// side has [finished](super::Reactor::finish_stream), too.
     Finished,
+    /// A datagram arrived at a socket of ours.
+    Datagram {
+        /// Who sent it, or says so.
+        from: SocketAddr,
+        /// The datagram; it may be empty.
+        bytes: &'a [u8],
+    },
     /// A response's head arrived. `Body` and `End` follow if it [has a
     /// body](http1::Response::has_body).
     Response {

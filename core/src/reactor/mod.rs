@@ -10,6 +10,7 @@
 //! - `outbound.rs` connections that we open, and what is asked on them
 //! - `accept.rs`   listeners, and how their connections become ours
 //! - `stream.rs`   connections without a protocol of ours
+//! - `datagram.rs` sockets of UDP
 //! - `conns.rs`    keys and the connection table
 //! - `switch.rs`   HTTP that becomes a WebSocket
 //! - `pressure.rs` when to stop sending, and when to go on
@@ -30,6 +31,7 @@
 
 mod accept;
 pub mod conns;
+mod datagram;
 mod dial;
 mod drain;
 mod drive;
@@ -44,6 +46,7 @@ mod stream;
 mod switch;
 pub mod timer;
 
+pub use datagram::DATAGRAM_BYTES_MAX;
 #[cfg(feature = "tls")]
 pub use dial::DialTls;
 pub use dial::{Destination, DialConfig, Host};
@@ -128,6 +131,7 @@ pub struct Reactor<N: Net> {
     conns: Conns<Connection<N::Socket>>,
     /// Connections that are being made, by their reserved keys.
     dials: BTreeMap<ConnKey, Dial<N::Socket>>,
+    datagrams: datagram::Datagrams<N::Datagrams>,
     /// Few, so a list.
     listeners: Vec<Listener<N::Listener>>,
     /// The key of the next one. Keys are never used again, as connections outlive their listeners.
@@ -184,6 +188,7 @@ impl<N: Net> Reactor<N> {
             conns: Conns::new(limits.connections_max),
             limits: Rc::new(limits),
             dials: BTreeMap::new(),
+            datagrams: BTreeMap::new(),
             listeners: Vec::new(),
             next_listener: 1,
             ready: VecDeque::new(),
@@ -224,6 +229,7 @@ impl<N: Net> Reactor<N> {
         self.collect_mail();
         self.collect_resolved(inbox);
         self.accept_waiting(inbox);
+        self.receive_datagrams(inbox);
         self.receive_ready(inbox);
         self.fire_deadlines(inbox);
         self.note_gauges();
@@ -359,7 +365,8 @@ impl<N: Net> Reactor<N> {
             && self.ready.is_empty()
             && self.lingering.is_empty()
             && self.dirty.is_empty()
-            && !self.can_accept();
+            && !self.can_accept()
+            && !self.has_datagrams();
         let timeout = if is_idle {
             // A full table makes room by itself, and a rest that is over is no reason to wake.
             let rests = self

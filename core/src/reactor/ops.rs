@@ -346,14 +346,17 @@ impl<N: Net> Reactor<N> {
     pub fn hold(&mut self, conn: ConnKey) {
         if let Some(connection) = self.conns.get_mut(conn) {
             connection.held = true;
+        } else {
+            self.hold_datagrams(conn, true);
         }
     }
 
     /// Ends a [`hold`](Self::hold).
     pub fn release(&mut self, conn: ConnKey) {
-        if let Some(connection) = self.conns.get_mut(conn)
-            && core::mem::take(&mut connection.held)
-        {
+        let Some(connection) = self.conns.get_mut(conn) else {
+            return self.hold_datagrams(conn, false);
+        };
+        if core::mem::take(&mut connection.held) {
             self.touch(conn);
         }
     }

@@ -191,8 +191,11 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Some socket of a dial has something to say.
+    /// Some socket of a dial, or one of datagrams, has something to say.
     pub(super) fn note_dial(&mut self, key: ConnKey, event: Ready, inbox: &mut Inbox) {
+        if self.note_datagrams(key, event, inbox) {
+            return;
+        }
         if let Some(dial) = self.dials.get_mut(&key) {
             dial.readable |= event.readable;
             dial.hung_up |= event.hung_up;

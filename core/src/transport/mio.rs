@@ -16,7 +16,7 @@
 
 use super::resolve::Resolver;
 use super::{Endpoint, Net, Peer, Ready, Resolution, Resolved};
-use mio::net::{TcpListener, TcpStream};
+use mio::net::{TcpListener, TcpStream, UdpSocket};
 use mio::{Events, Interest, Poll, Registry, Token, event::Source};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -61,6 +61,10 @@ enum Stream {
     #[cfg(unix)]
     Unix(UnixStream),
 }
+
+/// A socket of datagrams of [`MioNet`].
+#[derive(Debug)]
+pub struct MioDatagrams(UdpSocket);
 
 /// A listening socket of [`MioNet`].
 #[derive(Debug)]
@@ -131,6 +135,7 @@ impl MioNet {
 impl Net for MioNet {
     type Socket = MioSocket;
     type Listener = MioListener;
+    type Datagrams = MioDatagrams;
 
     const SHORT_READ_DRAINS: bool = cfg!(all(
         not(mio_unsupported_force_poll_poll),
@@ -333,6 +338,39 @@ impl Net for MioNet {
 
     fn close_listener(&mut self, listener: MioListener) {
         drop(listener);
+    }
+
+    fn bind_datagrams(&mut self, at: SocketAddr, token: u64) -> io::Result<MioDatagrams> {
+        let mut socket = UdpSocket::bind(at)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let registry = self.poll.registry();
+        socket.register(registry, mio_token(token)?, both)?;
+        Ok(MioDatagrams(socket))
+    }
+
+    fn datagrams_address(&self, socket: &MioDatagrams) -> io::Result<SocketAddr> {
+        socket.0.local_addr()
+    }
+
+    fn receive_from(
+        &mut self,
+        socket: &mut MioDatagrams,
+        into: &mut [u8],
+    ) -> io::Result<(usize, SocketAddr)> {
+        socket.0.recv_from(into)
+    }
+
+    fn send_to(
+        &mut self,
+        socket: &mut MioDatagrams,
+        bytes: &[u8],
+        to: SocketAddr,
+    ) -> io::Result<usize> {
+        socket.0.send_to(bytes, to)
+    }
+
+    fn close_datagrams(&mut self, socket: MioDatagrams) {
+        drop(socket);
     }
 
     fn resolve(&mut self, host: &str, request: u64) -> Option<Resolution> {

@@ -118,6 +118,8 @@ pub trait Net {
     type Socket;
     /// A listening socket.
     type Listener;
+    /// A socket of datagrams (UDP).
+    type Datagrams;
 
     /// Whether a read that returns less than it was asked for has emptied the socket, so that new
     /// bytes will be announced by a new event. True of epoll and kqueue; false of emulations over
@@ -224,6 +226,44 @@ pub trait Net {
 
     /// Stops listening; connections that wait are refused.
     fn close_listener(&mut self, listener: Self::Listener);
+
+    /// Receives datagrams at `at`, and sends them from there. Readiness is reported as `token`, in both
+    /// directions, edge-triggered.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    fn bind_datagrams(&mut self, at: SocketAddr, token: u64) -> io::Result<Self::Datagrams>;
+
+    /// Where `socket` really is, with the port that the system chose.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    fn datagrams_address(&self, socket: &Self::Datagrams) -> io::Result<SocketAddr>;
+
+    /// Takes one datagram that has arrived, and says from where. What does not fit in `into` is lost.
+    ///
+    /// # Errors
+    /// `WouldBlock` if none has: an event will tell. What the network says of a datagram that was sent
+    /// may come here, too (ICMP).
+    fn receive_from(
+        &mut self,
+        socket: &mut Self::Datagrams,
+        into: &mut [u8],
+    ) -> io::Result<(usize, SocketAddr)>;
+
+    /// Sends one datagram whole.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is no room for it: an event will tell. Others concern this datagram.
+    fn send_to(
+        &mut self,
+        socket: &mut Self::Datagrams,
+        bytes: &[u8],
+        to: SocketAddr,
+    ) -> io::Result<usize>;
+
+    /// Closes `socket` for good; no event follows.
+    fn close_datagrams(&mut self, socket: Self::Datagrams);
 
     /// Asks what `host` stands for: at once if that is known, else by
     /// [`take_resolved`](Self::take_resolved) after some poll. Never waits.

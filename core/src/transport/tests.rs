@@ -6,6 +6,7 @@ use super::{
 use crate::buffer::{BufferPool, SendBuffer};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ struct Scripted;
 impl Net for Scripted {
     type Socket = Script;
     type Listener = ();
+    type Datagrams = ();
     const SHORT_READ_DRAINS: bool = true;
 
     fn now(&self) -> Instant {
@@ -78,6 +80,19 @@ impl Net for Scripted {
     }
     fn close(&mut self, _: Script, _: bool) {}
     fn close_listener(&mut self, (): ()) {}
+    fn bind_datagrams(&mut self, _: SocketAddr, _: u64) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+    fn datagrams_address(&self, (): &()) -> io::Result<SocketAddr> {
+        Err(ErrorKind::Unsupported.into())
+    }
+    fn receive_from(&mut self, (): &mut (), _: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        Err(ErrorKind::Unsupported.into())
+    }
+    fn send_to(&mut self, (): &mut (), _: &[u8], _: SocketAddr) -> io::Result<usize> {
+        Err(ErrorKind::Unsupported.into())
+    }
+    fn close_datagrams(&mut self, (): ()) {}
     fn resolve(&mut self, _: &str, _: u64) -> Option<Resolution> {
         unreachable!("a transport has its address")
     }

@@ -73,6 +73,7 @@ pub(crate) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
         vm::function(lua, worker, c"connect", raw::connect)?,
     )?;
     set("listen", vm::function(lua, worker, c"listen", raw::listen)?)?;
+    set("udp", vm::function(lua, worker, c"udp", raw::udp)?)?;
     set(
         "eventStream",
         vm::function(lua, worker, c"eventStream", events::event_stream)?,

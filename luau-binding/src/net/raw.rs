@@ -12,6 +12,7 @@
 //! - `raw/connect.rs`   `net.connect`
 //! - `raw/listener.rs`  `net.listen` and the listener
 //! - `raw/tls.rs`       the options of TLS
+//! - `raw/udp.rs`       `net.udp` and its socket
 //!
 //! Invariants
 //! - At most [`KEPT_BYTES_MAX`] and one read of the reactor are kept of one stream.
@@ -26,6 +27,7 @@ mod connect;
 mod listener;
 mod stream;
 mod tls;
+mod udp;
 
 use crate::runtime::Worker;
 use crate::scheduler::{self, WaitKey};
@@ -44,18 +46,21 @@ use std::ffi::CStr;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use udp::UdpState;
 
 pub(super) use connect::connect;
 pub(crate) use listener::callback_failed;
 pub(super) use listener::listen;
+pub(super) use udp::udp;
 
 /// Kept bytes from which on a connection is no longer read.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 
-/// The streams and listeners of a worker.
+/// The streams, listeners and sockets of datagrams of a worker.
 #[derive(Default)]
 pub(crate) struct Raw {
     streams: HashMap<ConnKey, Rc<StreamState>>,
+    sockets: HashMap<ConnKey, Rc<UdpState>>,
     listeners: Vec<Rc<ListenerState>>,
     dropped: Rc<Dropped>,
     /// The settings of `tls = true`.
@@ -270,7 +275,14 @@ pub(crate) fn deliver(worker: &Worker, completion: &Completion<'_>) -> bool {
         let raw = worker.raw.borrow();
         match raw.streams.get(&completion.conn) {
             Some(state) => Rc::clone(state),
-            None => return false,
+            None => {
+                let Some(socket) = raw.sockets.get(&completion.conn).cloned() else {
+                    return false;
+                };
+                drop(raw);
+                udp::deliver(worker, &socket, &completion.what);
+                return true;
+            }
         }
     };
     match completion.what {
@@ -413,8 +425,11 @@ pub(crate) fn sweep(worker: &Worker) {
     let dropped = Rc::clone(&worker.raw.borrow().dropped);
     for conn in dropped.streams.take() {
         let state = worker.raw.borrow().streams.get(&conn).cloned();
+        let socket = worker.raw.borrow().sockets.get(&conn).cloned();
         if let Some(state) = state {
             state.close(worker, &worker.root.stack(worker));
+        } else if let Some(socket) = socket {
+            socket.close(worker, &worker.root.stack(worker));
         }
     }
     for key in dropped.listeners.take() {
@@ -446,7 +461,11 @@ impl Raw {
 /// coroutine waits for, and connections that have only to be left by their peer.
 pub(crate) fn is_quiet(worker: &Worker, connections: usize, listeners: usize) -> bool {
     let raw = worker.raw.borrow();
-    if raw.streams.is_empty() && connections > 0 || listeners > raw.listeners.len() {
+    let ours = raw.streams.len() + raw.sockets.len();
+    if ours == 0 && connections > 0 || listeners > raw.listeners.len() {
+        return false;
+    }
+    if raw.sockets.values().any(|socket| socket.is_awaited(worker)) {
         return false;
     }
     let mut known = raw.listeners.iter();
@@ -458,30 +477,35 @@ pub(crate) fn is_quiet(worker: &Worker, connections: usize, listeners: usize) ->
     let is_idle = |stream: &Rc<StreamState>| !stream.is_closed.get() && !stream.is_awaited(worker);
     raw.streams.values().all(is_idle) && {
         // At the other end of one may be one of ours.
-        let others = connections.saturating_sub(raw.streams.len());
+        let others = connections.saturating_sub(ours);
         others == 0 || others <= worker.reactor.borrow().lingering()
     }
 }
 
-/// Closes every stream and listener, at the end of all scripts; whether there was one.
+/// Closes every stream, socket and listener, at the end of all scripts; whether there was one.
 pub(crate) fn close_all(worker: &Worker) -> bool {
-    let (streams, listeners) = {
+    let (streams, sockets, listeners) = {
         let raw = worker.raw.borrow();
         let streams: Vec<_> = raw.streams.values().cloned().collect();
-        (streams, raw.listeners.clone())
+        let sockets: Vec<_> = raw.sockets.values().cloned().collect();
+        (streams, sockets, raw.listeners.clone())
     };
     let from = worker.root.stack(worker);
     for listener in &listeners {
         listener.close(worker, &from);
     }
+    for socket in &sockets {
+        socket.close(worker, &from);
+    }
     for stream in &streams {
         stream.close(worker, &from);
     }
-    !streams.is_empty() || !listeners.is_empty()
+    !streams.is_empty() || !sockets.is_empty() || !listeners.is_empty()
 }
 
 /// Installs the metatables and the methods.
 pub(super) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> {
     stream::install(lua, worker)?;
+    udp::install(lua, worker)?;
     listener::install(lua, worker)
 }

@@ -54,6 +54,8 @@ pub(crate) enum Tag {
     RawStream = 11,
     /// What accepts such streams.
     Listener = 12,
+    /// A socket of datagrams.
+    Udp = 13,
 }
 
 impl Tag {

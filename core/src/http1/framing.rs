@@ -245,15 +245,14 @@ impl Facts {
     }
 
     fn note_content_length(&mut self, value: &[u8]) {
-        let is_list = value.contains(&b',');
-        if self.has(CONTENT_LENGTH) || is_list {
+        if self.has(CONTENT_LENGTH) {
             self.break_rule(Violation::ContentLengthRepeated);
         }
         // A bad one is there all the same: a second is a repetition, a coding a conflict.
         self.heard |= CONTENT_LENGTH;
         match decimal(value) {
             Some(length) => self.content_length = length,
-            None if is_list => {}
+            None if value.contains(&b',') => self.break_rule(Violation::ContentLengthRepeated),
             None => self.break_rule(Violation::ContentLength),
         }
     }

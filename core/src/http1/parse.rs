@@ -311,26 +311,12 @@ fn clean_response(
 
 /// Parses a status line and says where the next line begins. RFC 9112 §4.
 fn clean_status_line(input: &[u8]) -> Option<(StatusLine, u32)> {
-    let (version, rest) = match input {
-        [
-            b'H',
-            b'T',
-            b'T',
-            b'P',
-            b'/',
-            b'1',
-            b'.',
-            minor @ b'0'..=b'9',
-            b' ',
-            rest @ ..,
-        ] => {
-            let version = if *minor == b'0' {
-                Version::Http10
-            } else {
-                Version::Http11
-            };
-            (version, rest)
-        }
+    if input.first_chunk() != Some(b"HTTP/1.1") && !is_other_version(input) {
+        return None;
+    }
+    let (version, rest) = match input.get(7..)? {
+        [b'0', b' ', rest @ ..] => (Version::Http10, rest),
+        [_, b' ', rest @ ..] => (Version::Http11, rest),
         _ => return None,
     };
     let [
@@ -362,6 +348,15 @@ fn clean_status_line(input: &[u8]) -> Option<(StatusLine, u32)> {
         reason,
     };
     (bytes_at(input, end) == Some(b"\r\n")).then_some((line, end + 2))
+}
+
+/// Whether `input` begins with a version 1.x.
+#[cold]
+fn is_other_version(input: &[u8]) -> bool {
+    matches!(
+        input.split_first_chunk(),
+        Some((b"HTTP/1.", [b'0'..=b'9', ..]))
+    )
 }
 
 #[cfg(test)]

@@ -160,19 +160,18 @@ pub const fn decimal(mut digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
+    const MAX: u64 = i64::MAX as u64;
     let mut value: u64 = 0;
     while let [digit @ b'0'..=b'9', rest @ ..] = digits {
-        let Some(tens) = value.checked_mul(10) else {
-            return None;
-        };
-        let Some(sum) = tens.checked_add((*digit - b'0') as u64) else {
-            return None;
-        };
-        if sum > i64::MAX as u64 {
+        // So neither step leaves 64 bits.
+        if value > MAX / 10 {
             return None;
         }
-        value = sum;
+        value = value * 10 + (*digit - b'0') as u64;
         digits = rest;
+    }
+    if value > MAX {
+        return None;
     }
     if digits.is_empty() { Some(value) } else { None }
 }

@@ -320,7 +320,7 @@ fn row_069_close_is_true_once_and_cuts_everything() {
 }
 
 #[test]
-fn rows_002_039_and_042_what_serve_is_given_is_checked() {
+fn rows_002_039_042_and_043_what_serve_is_given_is_checked() {
     let output = run(
         "local serve = require('@lute/net/server').serve
         local function fails(ending, given)
@@ -344,4 +344,63 @@ fn rows_002_039_and_042_what_serve_is_given_is_checked() {
     );
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), &*stderr), (Some(0), ""));
+}
+
+#[test]
+fn rows_059_063_and_067_what_is_no_request_is_refused_by_its_status() {
+    let server = serve(
+        "",
+        "{ port = 0, handler = function(request) return request.path end }",
+    );
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET /\r\n\r\n", 400),
+        ("GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+        ("GET / HTTP/1.1\r\nHost: x\r\na b: c\r\n\r\n", 400),
+        (
+            &format!(
+                "GET / HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n",
+                "x".repeat(17_000)
+            ),
+            431,
+        ),
+        (
+            &format!(
+                "GET / HTTP/1.1\r\nHost: x\r\n{}\r\n",
+                "A: x\r\n".repeat(150)
+            ),
+            431,
+        ),
+        // Lute's engine refuses HTTP/1.0; answering it takes nothing from anybody.
+        ("GET /old HTTP/1.0\r\n\r\n", 200),
+    ] {
+        let answer = server.exchange(request);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{request:.60}: {answer}"
+        );
+    }
+    assert_eq!(server.stop(), "");
+}
+
+#[test]
+fn row_090_fragments_are_joined_and_text_is_checked() {
+    let mut server = serve(SOCKETS, "{ port = 0, websocket = websocket }");
+    let mut client = Client::open(&server, "/", "");
+    client.expect_text("welcome");
+    assert_eq!(server.line(), "open\tServerWebSocketHandle");
+    // A text in three frames, the first without FIN: the mask is zero.
+    for frame in [
+        &b"\x01\x82\0\0\0\0he"[..],
+        b"\x00\x82\0\0\0\0ll",
+        b"\x80\x81\0\0\0\0o",
+    ] {
+        client.0.write_all(frame).expect("it reads");
+    }
+    client.expect_text("hello");
+    assert_eq!(server.line(), "string\t5");
+    client.send(1, b"\xff");
+    assert_eq!(client.receive().opcode, 8);
+    assert_eq!(server.line(), "close\t1006");
+    assert_eq!(server.stop(), "");
 }

@@ -35,6 +35,7 @@ scripts! {
     everything,
     helpers,
     json,
+    pulled_drain,
     raw,
     requires,
     sandbox,

@@ -90,6 +90,11 @@ fn programs_for_the_winhttp_api_run_unmodified() {
     run_folder("winhttp");
 }
 
+#[test]
+fn one_process_may_mix_the_dialects_and_they_understand_one_another() {
+    run_folder("pairs");
+}
+
 #[track_caller]
 fn stdout(output: &Output) -> &str {
     assert!(output.status.success(), "{output:?}");

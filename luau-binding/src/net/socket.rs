@@ -277,8 +277,15 @@ pub(crate) fn message(
 }
 
 /// Anything but a message happened.
+///
+/// Room to send is no part of what the peer says: it does not wait behind messages that a script
+/// pulls, which may be waiting for just that room before it pulls more.
 pub(crate) fn deliver(worker: &Worker, socket: &Rc<SocketState>, event: Event) {
-    let is_next = !socket.is_busy() && socket.queue.borrow().is_empty();
+    let overtakes = matches!(event, Event::Drain) && !takes_messages(socket);
+    if overtakes && socket.is_busy() {
+        return socket.queue.borrow_mut().push_front(event);
+    }
+    let is_next = !socket.is_busy() && (overtakes || socket.queue.borrow().is_empty());
     let is_awaited = matches!(event, Event::Close) && socket.waiter.get().is_some();
     if is_next || is_awaited {
         dispatch(worker, socket, event);

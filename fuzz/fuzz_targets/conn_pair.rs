@@ -12,8 +12,8 @@ mod websocket;
 
 use hukilau_core::buffer::{BufferPool, SendBuffer};
 use hukilau_core::conn::{
-    Appetite, Ask, AskBody, ClientConn, Event, EventLog, Exchange, Payload, Response, ServerConn,
-    ServerSettings, SharedDate, WsConn, WsOpening, WsSettings,
+    Appetite, Ask, AskBody, ClientConn, Event, EventLog, Exchange, Payload, Refusals, Response,
+    ServerConn, ServerSettings, SharedDate, WsConn, WsOpening, WsSettings,
 };
 use hukilau_core::limits::Limits;
 use hukilau_core::ws::Role;
@@ -111,6 +111,7 @@ fn play(plan: &Plan, seed: Option<&mut Seed>) {
         ..Limits::default()
     });
     let settings = Rc::new(ServerSettings {
+        refusals: Refusals::default(),
         limits: Rc::clone(&limits),
         date: Rc::new(SharedDate::new(*b"Sun, 06 Nov 1994 08:49:37 GMT")),
         collect_bodies: plan.collects,

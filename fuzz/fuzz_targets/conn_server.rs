@@ -5,8 +5,8 @@
 
 use hukilau_core::buffer::{BufferPool, SendBuffer};
 use hukilau_core::conn::{
-    Appetite, Event, EventLog, Exchange, Response, ServerConn, ServerSettings, SharedDate,
-    WsSettings,
+    Appetite, Event, EventLog, Exchange, Refusals, Response, ServerConn, ServerSettings,
+    SharedDate, WsSettings,
 };
 use hukilau_core::limits::Limits;
 use hukilau_core::violation::Violation;
@@ -92,6 +92,7 @@ fn hear(bytes: &[u8], cuts: &[Range<usize>], manners: Seed) -> Heard {
         ..Limits::default()
     };
     let settings = Rc::new(ServerSettings {
+        refusals: Refusals::default(),
         limits: Rc::new(limits),
         date: Rc::new(SharedDate::new(*b"Sun, 06 Nov 1994 08:49:37 GMT")),
         collect_bodies: true,

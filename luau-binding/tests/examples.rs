@@ -63,6 +63,37 @@ fn rooms_are_topics_with_members_that_come_and_go() {
     assert_eq!(server.stop(), "");
 }
 
+#[test]
+fn the_arena_tells_each_tick_where_its_players_are() {
+    let server = example("arena");
+    assert!(server.get("/").1.contains("<canvas"));
+    let (_, head) = Client::ask(&server, "/elsewhere", "");
+    assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+    let mut ann = Client::open(&server, "/play", "");
+    expect_json(&mut ann, &["\"id\":1"]);
+    let mut bob = Client::open(&server, "/play", "");
+    expect_json(&mut bob, &["\"id\":2"]);
+    // Ann goes right until she stands at the wall, where Bob sees her.
+    ann.send(2, &[2]);
+    let mut last = 0;
+    loop {
+        let frame = bob.receive();
+        assert_eq!(frame.opcode, 2);
+        let word = |at: usize| u32::from_le_bytes(frame.payload[at..at + 4].try_into().expect("4"));
+        assert!(word(0) > last, "ticks go on");
+        last = word(0);
+        assert_eq!(frame.payload.len(), 4 + 2 * 8, "two players");
+        let right = |at: usize| word(at) == 1 && word(at + 4) & 0xffff == 640;
+        if right(4) || right(12) {
+            break;
+        }
+        // She reads, too: the present is all she needs.
+        ann.receive();
+    }
+    drop((ann, bob));
+    assert_eq!(server.stop(), "");
+}
+
 #[track_caller]
 fn expect_json(client: &mut Client, parts: &[&str]) {
     let text = String::from_utf8(client.receive().payload).expect("UTF-8");

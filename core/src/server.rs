@@ -66,6 +66,9 @@ pub trait Handler<N: Net> {
     /// The peer of a stream sends nothing more.
     fn on_finished(&mut self, _: &mut Reactor<N>, _: ConnKey) {}
 
+    /// A name that was asked for has these addresses.
+    fn on_resolved(&mut self, _: &mut Reactor<N>, _: ConnKey, _: &[SocketAddr]) {}
+
     /// A datagram came from an address.
     fn on_datagram(&mut self, _: &mut Reactor<N>, _: ConnKey, _: SocketAddr, _: &[u8]) {}
 
@@ -101,6 +104,7 @@ pub fn dispatch<N: Net>(inbox: &Inbox, reactor: &mut Reactor<N>, handler: &mut i
             What::Accepted { listener, peer } => handler.on_accepted(reactor, conn, listener, peer),
             What::Bytes { bytes } => handler.on_bytes(reactor, conn, bytes),
             What::Finished => handler.on_finished(reactor, conn),
+            What::Resolved { addresses } => handler.on_resolved(reactor, conn, addresses),
             What::Datagram { from, bytes } => handler.on_datagram(reactor, conn, from, bytes),
             What::Writable => handler.on_writable(reactor, conn),
             What::Closed { cause } => handler.on_closed(reactor, conn, cause),

@@ -154,7 +154,8 @@ pub(crate) fn deliver(worker: &Worker, completion: Completion<'_>) {
         }
         // Pongs are core's business; of what we opened, and of streams, somebody else has heard.
         What::Pong { .. } | What::Connected { .. } | What::Response { .. } => {}
-        What::Accepted { .. } | What::Bytes { .. } | What::Finished | What::Datagram { .. } => {}
+        What::Accepted { .. } | What::Bytes { .. } | What::Finished => {}
+        What::Resolved { .. } | What::Datagram { .. } => {}
         What::Closed { cause } => close(worker, conn, cause),
     }
 }

@@ -183,7 +183,7 @@ impl Asker {
                 *self.causes.entry(cause.name().to_owned()).or_default() += 1;
             }
             What::Request { .. } | What::Accepted { .. } => panic!("{conn}: {what:?}"),
-            What::Bytes { .. } | What::Finished | What::Datagram { .. } => {
+            What::Bytes { .. } | What::Finished | What::Resolved { .. } | What::Datagram { .. } => {
                 panic!("{conn}: {what:?}")
             }
         }

@@ -89,7 +89,11 @@ impl Echo {
             }
             What::Open | What::Closing { .. } | What::Writable | What::Pong { .. } => Ok(()),
             What::Connected { .. } | What::Response { .. } => panic!("{conn}: {what:?}"),
-            What::Accepted { .. } | What::Bytes { .. } | What::Finished | What::Datagram { .. } => {
+            What::Accepted { .. }
+            | What::Bytes { .. }
+            | What::Finished
+            | What::Resolved { .. }
+            | What::Datagram { .. } => {
                 panic!("{conn}: no stream")
             }
         };

@@ -131,7 +131,11 @@ impl App {
             What::Connected { .. } | What::Response { .. } => {
                 panic!("{conn}: an answer, and nothing was asked")
             }
-            What::Accepted { .. } | What::Bytes { .. } | What::Finished | What::Datagram { .. } => {
+            What::Accepted { .. }
+            | What::Bytes { .. }
+            | What::Finished
+            | What::Resolved { .. }
+            | What::Datagram { .. } => {
                 panic!("{conn}: no stream")
             }
             What::Body { exchange, bytes } => {

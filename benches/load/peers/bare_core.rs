@@ -98,6 +98,7 @@ fn answer(
         | What::Accepted { .. }
         | What::Bytes { .. }
         | What::Finished
+        | What::Resolved { .. }
         | What::Datagram { .. }
         | What::Writable => Ok(()),
         What::Closed { .. } => Ok(()),

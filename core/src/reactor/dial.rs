@@ -32,7 +32,6 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
-#[cfg(feature = "tls")]
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -130,6 +129,10 @@ pub(super) struct Dial<S> {
     connect_timeout: Duration,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<DialTls>,
+    /// Only the addresses are asked for.
+    looks_up: bool,
+    /// Those, once they are known.
+    addresses: Option<Arc<[SocketAddr]>>,
     deadline: Option<Instant>,
     /// Why it is to be given up.
     cut: Option<Cause>,
@@ -165,6 +168,8 @@ pub(super) enum Progress<S> {
     Waits(Option<Instant>),
     /// It is won.
     Connected { socket: S, peer: Peer },
+    /// No more was asked for.
+    Resolved(Arc<[SocketAddr]>),
     /// It is over, and nothing of it is left.
     Failed(Cause),
 }
@@ -183,11 +188,25 @@ impl<S> Dial<S> {
             connect_timeout: config.connect_timeout,
             #[cfg(feature = "tls")]
             tls: config.tls.clone(),
+            looks_up: false,
+            addresses: None,
             deadline: now.checked_add(config.resolve_timeout),
             cut: None,
             readable: false,
             hung_up: false,
         }
+    }
+
+    /// One that ends when the addresses of `name` are known.
+    pub(super) fn lookup(
+        name: &str,
+        config: &DialConfig,
+        limits: Rc<Limits>,
+        now: Instant,
+    ) -> Self {
+        let mut dial = Self::new(&Destination::tcp(name, 0), config, limits, now);
+        dial.looks_up = true;
+        dial
     }
 
     /// Gives it up when it is looked at next. The first cause counts.
@@ -201,6 +220,7 @@ impl<S> Dial<S> {
             return;
         };
         match outcome {
+            Ok(addresses) if self.looks_up => self.addresses = Some(addresses),
             Ok(addresses) => self.race(interleave(&addresses, port), now),
             Err(error) => self.cut(Cause::Resolve(Box::new(error))),
         }
@@ -221,6 +241,9 @@ impl<S> Dial<S> {
         }
         if let Some(cause) = self.cut.take() {
             return self.fail(cause, net, token);
+        }
+        if let Some(addresses) = self.addresses.take() {
+            return Progress::Resolved(addresses);
         }
         let is_late = self.deadline.is_some_and(|deadline| deadline <= now);
         match &mut self.stage {
@@ -283,6 +306,14 @@ impl<S> Dial<S> {
     }
 
     fn race(&mut self, candidates: Vec<Endpoint>, now: Instant) {
+        if self.looks_up {
+            let address = |at| match at {
+                Endpoint::Ip(address) => Some(address),
+                Endpoint::Unix(_) => None,
+            };
+            self.addresses = Some(candidates.into_iter().filter_map(address).collect());
+            return;
+        }
         self.deadline = now.checked_add(self.connect_timeout);
         self.stage = Stage::Racing(Race {
             candidates: candidates.into(),

@@ -21,6 +21,7 @@ use crate::ws::MessageKind;
 use core::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Bytes of the receive area: what one turn reads at most.
 const AREA_BYTES: usize = 256 * 1024;
@@ -34,6 +35,7 @@ pub struct Inbox {
     entries: Vec<Entry>,
     causes: Vec<Cause>,
     peers: Vec<Peer>,
+    addresses: Vec<Arc<[SocketAddr]>>,
     accept_errors: Vec<(ListenerKey, io::Error)>,
 }
 
@@ -60,6 +62,8 @@ enum Fact {
     Accepted(u32, ListenerKey),
     /// Index of the sender, and how long it is.
     Datagram(u32, u32),
+    /// Index of the addresses.
+    Resolved(u32),
     Open,
     Writable,
     /// Index of the cause.
@@ -82,6 +86,7 @@ impl Inbox {
             entries: Vec::new(),
             causes: Vec::new(),
             peers: Vec::new(),
+            addresses: Vec::new(),
             accept_errors: Vec::new(),
         }
     }
@@ -128,6 +133,10 @@ impl Inbox {
                 };
                 let bytes = segment.get(..len as usize)?;
                 return Some(What::Datagram { from, bytes });
+            }
+            Fact::Resolved(index) => {
+                let addresses = self.addresses.get(index as usize)?;
+                return Some(What::Resolved { addresses });
             }
             Fact::Open => return Some(What::Open),
             Fact::Writable => return Some(What::Writable),
@@ -180,6 +189,7 @@ impl Inbox {
         self.entries.clear();
         self.causes.clear();
         self.peers.clear();
+        self.addresses.clear();
         self.accept_errors.clear();
     }
 
@@ -240,6 +250,16 @@ impl Inbox {
             fact: Fact::Datagram(index, bounded(count)),
         });
         self.used += count;
+    }
+
+    pub(super) fn deliver_resolved(&mut self, conn: ConnKey, addresses: Arc<[SocketAddr]>) {
+        let index = u32::try_from(self.addresses.len()).unwrap_or(u32::MAX);
+        self.addresses.push(addresses);
+        self.entries.push(Entry {
+            conn,
+            base: 0,
+            fact: Fact::Resolved(index),
+        });
     }
 
     pub(super) fn deliver_open(&mut self, conn: ConnKey) {
@@ -316,6 +336,11 @@ pub enum What<'a> {
     /// The peer of a stream sends nothing more, and may go on receiving. `Closed` follows when our
     /// side has [finished](super::Reactor::finish_stream), too.
     Finished,
+    /// The addresses of a name that was asked for, in the resolver's order; the ports mean nothing.
+    Resolved {
+        /// At least one.
+        addresses: &'a [SocketAddr],
+    },
     /// A datagram arrived at a socket of ours.
     Datagram {
         /// Who sent it, or says so.

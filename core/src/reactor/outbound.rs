@@ -26,6 +26,7 @@ use crate::conn::{
 use crate::transport::tls::{ClientTls, TlsStream};
 use crate::transport::{Net, Peer, Ready, Transport};
 use std::rc::Rc;
+use std::time::Duration;
 
 impl<N: Net> Reactor<N> {
     /// Begins to connect to `to`. `What::Connected` follows, or `What::Closed` with a cause that
@@ -48,6 +49,24 @@ impl<N: Net> Reactor<N> {
         // Not the turn's time: the application may have used much of it since.
         let dial = Dial::new(to, config, limits, self.net.now());
         self.dials.insert(key, dial);
+        self.dirty.push(key);
+        Ok(key)
+    }
+
+    /// Begins to ask what addresses `name` has, and gives up after `timeout`. `What::Resolved` follows, or
+    /// `What::Closed` with a cause; the key names nothing after either.
+    ///
+    /// # Errors
+    /// [`Misuse::TooManyConnections`] at `Limits::connections_max`.
+    pub fn resolve(&mut self, name: &str, timeout: Duration) -> Result<ConnKey, Misuse> {
+        let key = self.conns.reserve().ok_or(Misuse::TooManyConnections)?;
+        let config = DialConfig {
+            resolve_timeout: timeout,
+            ..DialConfig::default()
+        };
+        let limits = Rc::clone(&self.limits);
+        let lookup = Dial::lookup(name, &config, limits, self.net.now());
+        self.dials.insert(key, lookup);
         self.dirty.push(key);
         Ok(key)
     }
@@ -183,6 +202,11 @@ impl<N: Net> Reactor<N> {
                 }
             }
             Progress::Connected { socket, peer } => self.establish(key, socket, peer, inbox),
+            Progress::Resolved(addresses) => {
+                self.dials.remove(&key);
+                self.conns.release(key);
+                inbox.deliver_resolved(key, addresses);
+            }
             Progress::Failed(cause) => {
                 self.dials.remove(&key);
                 self.conns.release(key);

@@ -73,6 +73,10 @@ pub(crate) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
         vm::function(lua, worker, c"connect", raw::connect)?,
     )?;
     set("listen", vm::function(lua, worker, c"listen", raw::listen)?)?;
+    set(
+        "resolve",
+        vm::function(lua, worker, c"resolve", raw::resolve)?,
+    )?;
     set("udp", vm::function(lua, worker, c"udp", raw::udp)?)?;
     set(
         "eventStream",

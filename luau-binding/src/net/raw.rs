@@ -11,6 +11,7 @@
 //! - `raw/stream.rs`    the members of a stream
 //! - `raw/connect.rs`   `net.connect`
 //! - `raw/listener.rs`  `net.listen` and the listener
+//! - `raw/resolve.rs`   `net.resolve`
 //! - `raw/tls.rs`       the options of TLS
 //! - `raw/udp.rs`       `net.udp` and its socket
 //!
@@ -25,6 +26,7 @@
 
 mod connect;
 mod listener;
+mod resolve;
 mod stream;
 mod tls;
 mod udp;
@@ -51,6 +53,7 @@ use udp::UdpState;
 pub(super) use connect::connect;
 pub(crate) use listener::callback_failed;
 pub(super) use listener::listen;
+pub(super) use resolve::resolve;
 pub(super) use udp::udp;
 
 /// Kept bytes from which on a connection is no longer read.
@@ -61,6 +64,7 @@ const KEPT_BYTES_MAX: usize = 64 * 1024;
 pub(crate) struct Raw {
     streams: HashMap<ConnKey, Rc<StreamState>>,
     sockets: HashMap<ConnKey, Rc<UdpState>>,
+    lookups: resolve::Lookups,
     listeners: Vec<Rc<ListenerState>>,
     dropped: Rc<Dropped>,
     /// The settings of `tls = true`.
@@ -271,6 +275,9 @@ pub(crate) fn deliver(worker: &Worker, completion: &Completion<'_>) -> bool {
         listener::accepted(worker, listener, completion.conn, peer);
         return true;
     }
+    if resolve::deliver(worker, completion) {
+        return true;
+    }
     let state = {
         let raw = worker.raw.borrow();
         match raw.streams.get(&completion.conn) {
@@ -461,8 +468,11 @@ impl Raw {
 /// coroutine waits for, and connections that have only to be left by their peer.
 pub(crate) fn is_quiet(worker: &Worker, connections: usize, listeners: usize) -> bool {
     let raw = worker.raw.borrow();
-    let ours = raw.streams.len() + raw.sockets.len();
+    let ours = raw.streams.len() + raw.sockets.len() + raw.lookups.len();
     if ours == 0 && connections > 0 || listeners > raw.listeners.len() {
+        return false;
+    }
+    if resolve::is_awaited(worker, &raw.lookups) {
         return false;
     }
     if raw.sockets.values().any(|socket| socket.is_awaited(worker)) {
@@ -494,13 +504,18 @@ pub(crate) fn close_all(worker: &Worker) -> bool {
     for listener in &listeners {
         listener.close(worker, &from);
     }
+    let lookups = std::mem::take(&mut worker.raw.borrow_mut().lookups);
+    for conn in lookups.keys() {
+        // One that has been answered by now needs no end.
+        let _gone = worker.reactor.borrow_mut().terminate(*conn);
+    }
     for socket in &sockets {
         socket.close(worker, &from);
     }
     for stream in &streams {
         stream.close(worker, &from);
     }
-    !streams.is_empty() || !sockets.is_empty() || !listeners.is_empty()
+    !streams.is_empty() || !lookups.is_empty() || !sockets.is_empty() || !listeners.is_empty()
 }
 
 /// Installs the metatables and the methods.

@@ -20,6 +20,7 @@
 mod files;
 mod helpers;
 pub(crate) mod lost;
+mod request;
 
 use crate::check::{Scan, Token};
 use crate::require;

@@ -161,7 +161,8 @@ fn cut(bytes: &[u8], (start, len): (u16, u16)) -> &[u8] {
 }
 
 impl<'a> View<'a> {
-    pub(super) fn of(record: &'a [u8]) -> Option<Self> {
+    /// The request in the bytes of a record.
+    pub(crate) fn of(record: &'a [u8]) -> Option<Self> {
         let (prefix, rest) = record.split_first_chunk::<PREFIX_BYTES>()?;
         let prefix = Prefix::from_bytes(prefix);
         let (fields, rest) = rest.split_at_checked(usize::from(prefix.fields) * FIELD_BYTES)?;
@@ -190,7 +191,7 @@ impl<'a> View<'a> {
     }
 
     /// The body, as far as it is in the record.
-    pub(super) fn body(&self) -> &'a [u8] {
+    pub(crate) fn body(&self) -> &'a [u8] {
         self.body
     }
 
@@ -211,7 +212,7 @@ impl<'a> View<'a> {
     }
 
     /// Names and values in wire order.
-    pub(super) fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let (head, fields) = (self.head, self.fields);
         fields.chunks_exact(FIELD_BYTES).map(move |spans| {
             let number = |n: usize| u16::from_ne_bytes([spans[2 * n], spans[2 * n + 1]]);

@@ -14,14 +14,15 @@
 //! | `wrap(type, state, socket?)` | a value of it; when it is collected, the native socket closes |
 //! | `unwrap(type, value)` | the state of a value; nil if it is none of that type |
 //! | `failed()` | a test has failed: the process ends with status 1 |
+//! | `requestTable(request)` | a native request as a plain table, see `request.rs` |
 //! | `closer(socket)` | a value that closes the native socket when it is collected |
 //! | `decompress(bytes, coding)` | decoded bytes; nil for an unknown coding; nil and a text if corrupt |
 //! | `readFile` and the like | see `files.rs` |
 //!
 //! Not here: anything a dialect decides (`surface/*/`).
 
-use super::files;
 use super::lost::Closes;
+use super::{files, request};
 use crate::net::socket;
 use crate::runtime::Worker;
 use crate::value::bad_argument;
@@ -58,6 +59,10 @@ pub(super) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
     set("turn", vm::function(lua, worker, c"turn", turn)?)?;
     set("newtype", vm::function(lua, worker, c"newtype", newtype)?)?;
     set("wrap", vm::function(lua, worker, c"wrap", wrap)?)?;
+    set(
+        "requestTable",
+        vm::function(lua, worker, c"requestTable", request::table)?,
+    )?;
     set("closer", vm::function(lua, worker, c"closer", closer)?)?;
     set(
         "decompress",

@@ -175,7 +175,7 @@ fn options_that_cannot_work_name_the_argument() {
         ),
         (
             &format!("{{ {}, {{ cert = \"{cert}\" }} }}", files.as_table()),
-            "net.serve: tls[2].key: holds no private key",
+            "net.serve: tls[2]: option 'key' is not given, and 'cert' holds no private key",
         ),
         (
             &format!("{{ cert = \"{cert}\", key = \"{key}\", requireClientCert = true }}"),

@@ -159,13 +159,16 @@ impl Sources {
     fn place(&self, index: usize, error: &TlsConfigError) -> String {
         let problem = &error.problem;
         let has_key = self.pairs.get(index).is_some_and(|(cert, key)| cert != key);
+        let pair = match self.pairs.len() {
+            1 => "tls".to_owned(),
+            _ => format!("tls[{}]", index + 1),
+        };
         match error.part {
             "key" if !has_key => {
-                format!("tls: option 'key' is not given, and 'cert' {problem}")
+                format!("{pair}: option 'key' is not given, and 'cert' {problem}")
             }
             "ca" => format!("tls.clientCa: {problem}"),
-            part if self.pairs.len() == 1 => format!("tls.{part}: {problem}"),
-            part => format!("tls[{}].{part}: {problem}", index + 1),
+            part => format!("{pair}.{part}: {problem}"),
         }
     }
 }

@@ -493,3 +493,58 @@ print(`port {server.port}`)
     let finished = huki.finish();
     assert!(!finished.stdout.contains("raised"), "{}", finished.stdout);
 }
+
+/// The largest message that is promised, both ways, in one frame and in a thousand.
+#[test]
+fn a_message_of_64_mib_comes_back_whole() {
+    const LENGTH: usize = 64 << 20;
+    let huki = Huki::serve(
+        r#"
+        local server = net.serve({
+            limits = { unsentBytes = 160 * 1024 * 1024 },
+            websocket = {
+                message = function(ws, message) ws:send(message) end,
+                maxMessageBytes = 64 * 1024 * 1024,
+            },
+        })
+        print(`port {server.port}`)
+        "#,
+    );
+    let mut client = open(&huki, "/");
+    client.set_config(|config| {
+        config.max_message_size = Some(LENGTH);
+        config.max_frame_size = Some(LENGTH);
+    });
+    let bytes: Vec<u8> = (0..LENGTH)
+        .map(|at| u8::try_from(at % 251).unwrap_or(0))
+        .collect();
+    let bytes = Bytes::from(bytes);
+    let echo = |client: &mut Client| {
+        let Message::Binary(back) = read(client) else {
+            panic!("no binary message");
+        };
+        assert!(back == bytes, "{} bytes, and not the same", back.len());
+    };
+    send(&mut client, Message::Binary(bytes.clone()));
+    echo(&mut client);
+
+    let pieces = LENGTH >> 16;
+    for number in 0..pieces {
+        let piece = bytes.slice(number << 16..(number + 1) << 16);
+        let kind = if number == 0 {
+            Data::Binary
+        } else {
+            Data::Continue
+        };
+        let frame = Frame::message(piece, OpCode::Data(kind), number + 1 == pieces);
+        send(&mut client, Message::Frame(frame));
+    }
+    echo(&mut client);
+
+    // The head of a frame says enough: a masked binary one, a byte too long.
+    let mut head = vec![0x82, 0xff];
+    head.extend((LENGTH as u64 + 1).to_be_bytes());
+    head.extend([0; 4]);
+    client.get_mut().write_all(&head).expect("the server reads");
+    assert_eq!(close_code(&mut client).0, 1009);
+}

@@ -4,6 +4,7 @@
 //! - `tls/certs.rs`   authorities and what they sign
 //! - `tls/server.rs`  a server by core alone, on a thread
 //! - `tls/lute.rs`    scripts for Lute and for the WinHTTP-style API
+//! - `tls/openssl.rs` OpenSSL's `s_server` as the other end of `net.request`
 //! - `tls/raw.rs`     raw streams by script
 //! - `tls/script.rs`  servers by script, their options and reloads
 //! - `tls/zune.rs`    scripts for Zune
@@ -12,6 +13,7 @@
 
 pub(crate) mod certs;
 mod lute;
+mod openssl;
 mod raw;
 mod script;
 pub(crate) mod server;

@@ -1,11 +1,12 @@
 //! A real browser: headless Chromium opens the chat page twice, a message typed in one window
-//! appears in the other.
+//! appears in the other. Then a page over `https`, which posts and opens a `wss`.
 //!
 //! Speaks the DevTools protocol, JSON over WebSocket, with tungstenite: no driver program and no
 //! further package. Leaves a picture in `target/chat-window.png` for people to look at. Where
 //! Chromium is missing the test says that it is skipped; under `.ci/run` it fails instead.
 
 use crate::harness::{Huki, PATIENCE, folder, has_client, repository};
+use crate::tls::certs::self_signed;
 use base64::Engine as _;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -42,11 +43,13 @@ struct Browser {
 }
 
 impl Browser {
+    /// With these flags more.
     #[track_caller]
-    fn start() -> Self {
+    fn start(more: &[&str]) -> Self {
         let profile = folder("chromium");
         let mut child = Command::new("chromium")
             .args(FLAGS)
+            .args(more)
             .arg(format!("--user-data-dir={}", profile.display()))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -245,7 +248,7 @@ fn two_windows_of_the_chat_page_see_each_other() {
         &["0"],
     );
     let url = format!("http://127.0.0.1:{}/", huki.port);
-    let mut browser = Browser::start();
+    let mut browser = Browser::start(&[]);
     let ann = browser.open(&url, "Ann");
     ann.shows(&mut browser, "Ann has joined");
     let bob = browser.open(&url, "Bob");
@@ -262,4 +265,49 @@ fn two_windows_of_the_chat_page_see_each_other() {
     assert!(picture.starts_with(b"\x89PNG"), "a picture");
     let path = repository().join("target/chat-window.png");
     std::fs::write(path, picture).expect("target is writable");
+}
+
+/// Serves a page that fetches, posts and opens a WebSocket where it came from.
+const SECURE: &str = r#"
+local page = [[<!doctype html><body><p id=got></p><p id=posted></p><p id=heard></p><p id=closed></p><script>
+const show = (id, text) => document.getElementById(id).innerText = text;
+const host = location.host;
+fetch('/scheme').then(answer => answer.text()).then(text => show('got', 'got ' + text));
+fetch('/length', { method: 'POST', body: 'x'.repeat(300000) })
+    .then(answer => answer.text()).then(text => show('posted', 'posted ' + text));
+const socket = new WebSocket('wss://' + host + '/');
+socket.onopen = () => socket.send('ünïcode '.repeat(9000));
+socket.onmessage = event => { show('heard', 'heard ' + event.data.length); socket.close(4321, 'enough'); };
+socket.onclose = event => show('closed', 'closed ' + [event.code, event.reason, event.wasClean]);
+</script>]]
+local server = net.serve({
+    port = 0,
+    tls = { cert = [[CERT]], key = [[KEY]] },
+    request = function(request)
+        if request.path == "/scheme" then return request.scheme end
+        if request.path == "/length" then return tostring(#request.body) end
+        return { headers = { ["Content-Type"] = "text/html; charset=utf-8" }, body = page }
+    end,
+    websocket = { message = function(ws, message) ws:send(message) end },
+})
+print(`port {server.port}`)
+"#;
+
+#[test]
+fn a_page_over_https_fetches_posts_and_talks_over_wss() {
+    if !has_client("chromium") {
+        return;
+    }
+    let pair = self_signed(&["localhost", "127.0.0.1"]);
+    let script = SECURE.replace("CERT", &pair.cert).replace("KEY", &pair.key);
+    let huki = Huki::serve(&script);
+    // Nobody but itself has signed it; the rest of TLS stays as strict as ever.
+    let mut browser = Browser::start(&["--ignore-certificate-errors"]);
+    let url = format!("https://127.0.0.1:{}/", huki.port);
+    let page = browser.open(&url, "nobody");
+    page.shows(&mut browser, "got https");
+    page.shows(&mut browser, "posted 300000");
+    page.shows(&mut browser, "heard 72000");
+    page.shows(&mut browser, "closed 4321,,true");
+    assert_eq!(page.evaluate(&mut browser, "window.isSecureContext"), true);
 }

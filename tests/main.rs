@@ -2,7 +2,7 @@
 //!
 //! - `alloc`      no heap allocation once warm
 //! - `asking`     scripts as clients: trust, limits of each phase, proxies, bodies of any size
-//! - `browser`    Chromium opens the chat page twice
+//! - `browser`    Chromium opens the chat page twice, and a page over `https` that talks over `wss`
 //! - `cli`        the command line, signals, the examples
 //! - `client`     the reactor as a client, in virtual time
 //! - `client_face` requests through the pool: redirects, proxies, codings, every fault in its words

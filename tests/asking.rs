@@ -1,7 +1,11 @@
 //! `net.request` and `net.websocket` from outside: TLS with certificates good and bad, the limits of
 //! each phase, proxies of the environment, sockets in the file system, bodies of any size.
 //!
+//! - `asking/leaks.rs`  after every fault, many times over: nothing is left
+//!
 //! What scripts say and see in plain HTTP stands in the binding's own tests.
+
+mod leaks;
 
 use crate::harness::{Finished, Huki, folder, repository};
 use crate::tls::certs::{Ca, Pair, params, self_signed};

@@ -2,6 +2,7 @@
 //! runs until nothing will ever happen again; then nothing may be left.
 //!
 //! - `client_face/faults.rs`    every way to fail, with its sentence
+//! - `client_face/phases.rs`    resets and ends in each phase, every fault on a bad network
 //! - `client_face/secure.rs`    TLS on real sockets, straight and through a tunnel
 //! - `client_face/straight.rs`  the pool, bodies, codings, streams, cancelling
 //! - `client_face/ways.rs`      redirects, proxies, WebSockets
@@ -9,6 +10,7 @@
 //! Not here: the parts that need no network (beside their sources), dialling (`client.rs`).
 
 mod faults;
+mod phases;
 mod secure;
 mod straight;
 mod ways;

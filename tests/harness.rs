@@ -242,6 +242,15 @@ impl Huki {
         let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
         line.split_whitespace().nth(1)?.parse().ok()
     }
+
+    /// Sockets the process has open; `None` where the system has no `/proc`.
+    pub(crate) fn sockets(&self) -> Option<usize> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).ok()?;
+        // A descriptor may be closed while we look.
+        let links = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        let sockets = links.filter(|link| link.to_string_lossy().starts_with("socket:"));
+        Some(sockets.count())
+    }
 }
 
 impl Drop for Huki {

@@ -10,11 +10,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A fault: what the network does, what is asked, and what is said.
-type Fault = (&'static str, fn(&mut Face) -> RequestSpec, &'static str);
+pub(super) type Fault = (&'static str, fn(&mut Face) -> RequestSpec, &'static str);
+
+/// Who leaves before the head is whole makes the system reset, and says something else by it.
+pub(super) const WHOLE: &str = "\r\n\r\n";
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn serve(face: &mut Face, script: Script) -> RequestSpec {
+pub(super) fn serve(face: &mut Face, script: Script) -> RequestSpec {
     face.net.serve(at("10.0.0.1:80"), script);
     let mut spec = get("http://10.0.0.1/");
     spec.timeouts = Timeouts {
@@ -29,11 +32,11 @@ fn serve(face: &mut Face, script: Script) -> RequestSpec {
 }
 
 fn says(face: &mut Face, words: &str) -> RequestSpec {
-    serve(face, server(&[("GET", words)]))
+    serve(face, server(&[(WHOLE, words)]))
 }
 
 fn says_and_leaves(face: &mut Face, words: &str) -> RequestSpec {
-    serve(face, leaving(&[("GET", words)]))
+    serve(face, leaving(&[(WHOLE, words)]))
 }
 
 fn moved(location: &str, connection: &str) -> String {
@@ -42,7 +45,7 @@ fn moved(location: &str, connection: &str) -> String {
 }
 
 /// In the order in which they would meet a request.
-const FAULTS: &[Fault] = &[
+pub(super) const FAULTS: &[Fault] = &[
     (
         "a name that nobody knows",
         |face| says(face, "").of("http://missing.test/"),
@@ -120,7 +123,7 @@ const FAULTS: &[Fault] = &[
     (
         "a server that resets",
         |face| {
-            let mut script = server(&[("GET", "")]);
+            let mut script = server(&[(WHOLE, "")]);
             script.steps.push_back(Step::Reset);
             serve(face, script)
         },
@@ -239,7 +242,7 @@ const FAULTS: &[Fault] = &[
         "a redirect to itself",
         |face| RequestSpec {
             redirects_max: 3,
-            ..serve(face, leaving(&[("GET", &moved("/", "close"))]))
+            ..serve(face, leaving(&[(WHOLE, &moved("/", "close"))]))
         },
         "a redirect loop: more than 3 redirects, and again to http://10.0.0.1/",
     ),
@@ -278,8 +281,7 @@ const FAULTS: &[Fault] = &[
     (
         "a proxy that leaves",
         |face| {
-            face.net
-                .serve(at("10.0.0.9:3128"), leaving(&[("CONNECT", "")]));
+            face.net.serve(at("10.0.0.9:3128"), leaving(&[(WHOLE, "")]));
             says(face, "").of("ws://10.0.0.1/").by_proxy()
         },
         "the proxy closed the connection without a response",
@@ -329,7 +331,7 @@ const FAULTS: &[Fault] = &[
 ];
 
 /// By TLS settings that read nothing from this machine.
-fn trusting_nobody(spec: RequestSpec) -> RequestSpec {
+pub(super) fn trusting_nobody(spec: RequestSpec) -> RequestSpec {
     let options = ClientTlsOptions {
         system_roots: false,
         insecure: true,
@@ -343,7 +345,7 @@ fn trusting_nobody(spec: RequestSpec) -> RequestSpec {
 }
 
 /// More that a request may be.
-trait More {
+pub(super) trait More {
     fn of(self, text: &str) -> Self;
     fn by_proxy(self) -> Self;
 }

@@ -12,6 +12,8 @@ use hukilau_core::limits::Limits;
 use hukilau_core::reactor::inbox::Inbox;
 use hukilau_core::transport::mio::MioNet;
 use hukilau_core::transport::tls::{ClientCertificates, ClientTls, ClientTlsOptions};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::io::{BufRead, BufReader, Write, copy};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -210,6 +212,64 @@ fn settings_of_one_request_are_not_lent_to_another() {
     let told = caller.ask(get("localhost", server.port, "/bytes/1"));
     assert!(told.contains("not issued by anyone trusted here"), "{told}");
     caller.finish();
+}
+
+/// A server for one response without a length, which takes leave of TLS or does not.
+fn abrupt(pair: &Pair, takes_leave: bool) -> (u16, JoinHandle<()>) {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let certs = CertificateDer::pem_slice_iter(pair.cert.as_bytes())
+        .collect::<Result<_, _>>()
+        .expect("it is PEM");
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("it is PEM");
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has them")
+        .with_no_client_auth()
+        .with_single_cert(certs, key)
+        .expect("the two belong together");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("it has one").port();
+    let thread = thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("somebody comes");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a valid timeout");
+        let session = rustls::ServerConnection::new(Arc::new(config)).expect("it agrees");
+        let mut stream = BufReader::new(rustls::StreamOwned::new(session, stream));
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            assert_ne!(stream.read_line(&mut line).expect("a head comes"), 0);
+        }
+        let stream = stream.get_mut();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+            .expect("it reads");
+        if takes_leave {
+            stream.conn.send_close_notify();
+        }
+        stream.flush().expect("it reads");
+        stream.sock.shutdown(Shutdown::Write).expect("it is open");
+        // Until the client has left: what it still says would make the system reset.
+        let _ = copy(&mut stream.sock, &mut std::io::sink());
+    });
+    (port, thread)
+}
+
+#[test]
+fn rfc9112_9_8_a_response_cut_short_is_not_taken_for_whole() {
+    let ca = Ca::new("authority");
+    let pair = ca.issue(&["localhost"]);
+    for (takes_leave, want) in [
+        (true, "200 4"),
+        (false, "the response of localhost was cut short"),
+    ] {
+        let (port, thread) = abrupt(&pair, takes_leave);
+        let mut caller = Caller::trusting(&ca);
+        assert_eq!(caller.ask(get("localhost", port, "/")), want);
+        caller.finish();
+        thread.join().expect("it ends well");
+    }
 }
 
 /// A proxy for one tunnel.

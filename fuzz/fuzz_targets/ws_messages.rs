@@ -248,9 +248,12 @@ fn any_peer(ends: &Ends, bytes: &[u8], seed: &mut Seed) {
     // Where a context is taken over, a block that breaks off with its message is found by one
     // inflater in this message and by another in the next; and a window smaller than the largest
     // refuses what reaches back further. The budget of fragments is ours alone. And the other
-    // inflater waits for the end of a message, so it may hear a control frame in the midst of one
-    // that is corrupt from its beginning.
-    let is_earlier = violation == Some(Violation::Inflate) && model_refuses;
+    // inflater waits for the end of a message, which may never come, so it may hear control frames,
+    // but no message, behind the beginning of one that is corrupt.
+    let hears_control_only = model_said[common..]
+        .iter()
+        .all(|said| matches!(said, Said::Control(..)));
+    let is_earlier = violation == Some(Violation::Inflate) && hears_control_only;
     let may_differ =
         peer.context_takeover || is_earlier || violation == Some(Violation::TooManyFragments);
     if !may_differ {

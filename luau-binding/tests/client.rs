@@ -117,7 +117,9 @@ fn what_cannot_be_asked_is_refused_with_the_option_at_fault() {
         print(fails(net.request, 5))
         print(fails(net.websocket, "http//x"))
         print(fails(net.websocket, "ws://127.0.0.1:1", { compression = { treshold = 1 } }))
-        print(fails(net.websocket, "ws://127.0.0.1:1", { protocols = { {} } }))"#,
+        print(fails(net.websocket, "ws://127.0.0.1:1", { protocols = { {} } }))
+        print(fails(net.websocket, "ws://127.0.0.1:1", { protocols = { "a b" } }))
+        print(fails(net.websocket, "ws://127.0.0.1:1", { protocols = { "a", "a" } }))"#,
     );
     let expected = [
         "net.request: unknown option 'metod' (did you mean 'method'?)",
@@ -137,11 +139,13 @@ fn what_cannot_be_asked_is_refused_with_the_option_at_fault() {
         "net.request: tls: option 'cert': cannot read /nowhere: No such file or directory (os error 2)",
         "net.request: tls: option 'key' needs 'cert'",
         "net.request: option 'query': 'a' must be a string, a number or a list of them, not boolean",
-        "net.request: invalid request: the request cannot be sent: a header has an invalid name or value",
+        "net.request: option 'method' must be a word such as \"GET\", without spaces and separators, not \"G T\"",
         "net.request: argument #1 must be a URL or a table of options, not 5",
         "net.websocket: invalid url \"http//x\": it is not absolute (as https://host/path is)",
         "net.websocket: compression: unknown option 'treshold' (did you mean 'threshold'?)",
         "net.websocket: option 'protocols' must be a list of strings, not of table",
+        "net.websocket: option 'protocols' must be names without spaces and separators, each once, not \"a b\"",
+        "net.websocket: option 'protocols' must be names without spaces and separators, each once, not \"a\"",
     ];
     assert_eq!(printed.lines().collect::<Vec<_>>(), expected);
 }

@@ -18,6 +18,7 @@ use crate::value::{Options, bad_argument, describe};
 use crate::vm::{Kind, Pin, Raise, Stack};
 use hukilau_core::client::{Proxy, ProxyChoice, RequestBody, RequestSpec, Timeouts, WebSocketSpec};
 use hukilau_core::conn::WsSettings;
+use hukilau_core::http1::token::is_token_byte;
 use hukilau_core::limits::Limits;
 use hukilau_core::url::absolute::Url;
 use hukilau_core::url::percent_encode;
@@ -103,6 +104,10 @@ pub(super) fn read_request(stack: &mut Stack<'_>) -> Result<Asked, Raise> {
     };
     let mut spec = RequestSpec::new(url(OWNER, text.as_bytes(), false)?);
     if let Some(method) = options.text(stack, c"method")? {
+        if !is_token(method.as_bytes()) {
+            let must = "must be a word such as \"GET\", without spaces and separators";
+            return Err(options.error(format!("option 'method' {must}, not {method:?}")));
+        }
         spec.method = method.into_bytes();
     }
     spec.streams = options.flag(stack, c"stream")?.unwrap_or(false);
@@ -506,9 +511,22 @@ fn read_protocols(stack: &mut Stack<'_>, options: Options<'_>) -> Result<Vec<Vec
     };
     let protocols = texts(stack, index);
     stack.resize(index - 1);
-    protocols.map_err(|bad| {
+    let protocols = protocols.map_err(|bad| {
         options.error(format!(
             "option 'protocols' must be a list of strings, not of {bad}"
         ))
-    })
+    })?;
+    for (at, name) in protocols.iter().enumerate() {
+        if !is_token(name) || protocols.iter().take(at).any(|earlier| earlier == name) {
+            let must = "must be names without spaces and separators, each once";
+            let name = name.escape_ascii();
+            return Err(options.error(format!("option 'protocols' {must}, not \"{name}\"")));
+        }
+    }
+    Ok(protocols)
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().copied().all(is_token_byte)
 }

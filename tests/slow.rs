@@ -14,6 +14,7 @@ use hukilau_core::ws::{MessageKind, Role};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,21 +78,26 @@ fn open(
     (key, client)
 }
 
-#[test]
-fn a_hundred_of_a_thousand_readers_that_never_read_cost_bounded_memory_and_the_others_nothing() {
-    raise_descriptors();
-    let folder = std::env::temp_dir().join(format!("hukilau-slow-{}", std::process::id()));
+/// A reactor that listens on a socket file, its path, and the folder to take away in the end.
+fn listen(name: &str) -> (PathBuf, PathBuf, Reactor, Inbox) {
+    let folder = std::env::temp_dir().join(format!("hukilau-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder for the socket");
     let path = folder.join("socket");
     let net = MioNet::new().expect("the system polls");
     let mut reactor = Reactor::new(net, Limits::default()).expect("the limits agree");
-    let mut inbox = Inbox::new();
     let config = ServerConfig {
         websocket: true,
         ..ServerConfig::default()
     };
     let endpoint = Endpoint::Unix(path.clone());
     reactor.listen(&endpoint, config).expect("the path is free");
+    (folder, path, reactor, Inbox::new())
+}
+
+#[test]
+fn a_hundred_of_a_thousand_readers_that_never_read_cost_bounded_memory_and_the_others_nothing() {
+    raise_descriptors();
+    let (folder, path, mut reactor, mut inbox) = listen("slow");
     let settings = Rc::new(WsSettings {
         backpressure: Backpressure {
             limit_bytes: LIMIT_BYTES,
@@ -141,18 +147,7 @@ fn a_hundred_of_a_thousand_readers_that_never_read_cost_bounded_memory_and_the_o
 
 #[test]
 fn a_drain_tells_a_few_at_once_and_the_others_later() {
-    let folder = std::env::temp_dir().join(format!("hukilau-drain-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder for the socket");
-    let path = folder.join("socket");
-    let net = MioNet::new().expect("the system polls");
-    let mut reactor = Reactor::new(net, Limits::default()).expect("the limits agree");
-    let mut inbox = Inbox::new();
-    let config = ServerConfig {
-        websocket: true,
-        ..ServerConfig::default()
-    };
-    let endpoint = Endpoint::Unix(path.clone());
-    reactor.listen(&endpoint, config).expect("the path is free");
+    let (folder, path, mut reactor, mut inbox) = listen("drain");
     let settings = Rc::new(WsSettings::new(Role::Server, &Limits::default()));
     let sockets: Vec<_> = (0..96)
         .map(|_| open(&mut reactor, &mut inbox, &path, &settings))

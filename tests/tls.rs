@@ -3,20 +3,20 @@
 //!
 //! - `tls/certs.rs`   authorities and what they sign
 //! - `tls/server.rs`  a server by core alone, on a thread
-//! - `tls/lute.rs`    scripts for Lute and for the WinHTTP-style API
 //! - `tls/openssl.rs` OpenSSL's `s_server` as the other end of `net.request`
 //! - `tls/raw.rs`     raw streams by script
 //! - `tls/script.rs`  servers by script, their options and reloads
+//! - `tls/system.rs`  scripts for Lune, Lute and the WinHTTP-style API, by the system's trust
 //! - `tls/zune.rs`    scripts for Zune
 //!
 //! Where curl or openssl is missing the test says so.
 
 pub(crate) mod certs;
-mod lute;
 mod openssl;
 mod raw;
 mod script;
 pub(crate) mod server;
+mod system;
 mod zune;
 
 use crate::harness::{Wire, folder, has_client};

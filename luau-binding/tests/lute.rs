@@ -1,5 +1,6 @@
 //! Lute's server seen from the wire. Its programs are in `tests/luau/lute`.
 
+use crate::stub;
 use crate::support::{Client, Frame, Served, run};
 use std::io::{Read, Write};
 
@@ -403,4 +404,42 @@ fn row_090_fragments_are_joined_and_text_is_checked() {
     assert_eq!(client.receive().opcode, 8);
     assert_eq!(server.line(), "close\t1006");
     assert_eq!(server.stop(), "");
+}
+
+#[test]
+fn rows_027_and_028_a_request_has_five_minutes_and_thirty_seconds_to_connect() {
+    let asked = stub::values(
+        "require('@lute/net/client').request('localhost')
+        return asked.options.timeout, asked.options.connectTimeout",
+    );
+    assert_eq!(asked, [300.0, 30.0]);
+}
+
+#[test]
+fn row_096_a_websocket_has_five_minutes_to_connect() {
+    // The default of curl, which Lute leaves as it is.
+    let asked = stub::values(
+        "require('@lute/net/client').websocket('localhost')
+        return asked.options.timeout, asked.options.connectTimeout",
+    );
+    assert_eq!(asked, [300.0, 300.0]);
+}
+
+#[test]
+fn row_064_a_connection_may_be_silent_for_ten_seconds() {
+    let asked = stub::values(
+        "require('@lute/net/server').serve(print)
+        local limits = asked.options.limits
+        return limits.idleTimeout, limits.headTimeout, limits.bodyTimeout",
+    );
+    assert_eq!(asked, [10.0; 3]);
+}
+
+#[test]
+fn row_086_a_websocket_may_be_silent_for_two_minutes() {
+    let asked = stub::values(
+        "require('@lute/net/server').serve({ websocket = {} })
+        return asked.options.websocket.idleTimeout, asked.options.websocket.maxMessageBytes",
+    );
+    assert_eq!(asked, [120.0, 16.0 * 1024.0 * 1024.0]);
 }

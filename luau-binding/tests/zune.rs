@@ -1,6 +1,7 @@
 //! Servers for Zune, of both generations, against clients that speak to them byte by byte. What two
 //! scripts say to each other is in `tests/luau/zune/`.
 
+use crate::stub;
 use crate::support::{Client, Frame, Served, huki, split};
 use std::io::{Read, Write};
 
@@ -303,4 +304,25 @@ fn a1_the_seed_returns_what_goes_wrong_and_its_handle_stops_by_either_name() {
     );
     let stderr = server.stop();
     assert!(stderr.contains("in GET /raise"), "{stderr}");
+}
+
+#[test]
+fn row_028_connecting_has_the_time_of_the_whole() {
+    let asked = stub::values(
+        "require('@huki/surface/zune/request')('http://localhost', { timeout = 60 })
+        local one = asked.options
+        require('@huki/surface/zune/request')('http://localhost', { timeout = 0 })
+        local two = asked.options
+        require('@huki/surface/zune/websocket').open('ws://localhost', { timeout = 50 })
+        local three = asked.options
+        require('@huki/surface/zune/seed_request')('http://localhost')
+        local four = asked.options
+        return one.timeout, one.connectTimeout, two.timeout, two.connectTimeout,
+            three.timeout, three.connectTimeout, four.timeout, four.connectTimeout",
+    );
+    let endless = f64::INFINITY;
+    assert_eq!(
+        asked,
+        [60.0, 60.0, endless, endless, 50.0, 50.0, 30.0, 30.0]
+    );
 }

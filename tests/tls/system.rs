@@ -1,13 +1,15 @@
-//! TLS as scripts for Lute and for the WinHTTP-style API use it: certificates in files on one side,
-//! the system's trust on the other. The program is in `luau-binding/tests/luau/lute/tls`.
+//! TLS as scripts for Lune, Lute and the WinHTTP-style API use it: certificates in files on one side,
+//! the system's trust on the other. The programs are in `luau-binding/tests/luau/<system>/tls`.
 
 use super::certs::{Ca, self_signed};
 use super::file;
 use crate::harness::{BINARY, folder, repository};
 use std::process::Command;
 
-#[test]
-fn rows_102_103_and_107_https_and_wss_by_the_systems_trust() {
+/// Runs `program` where the system trusts an authority of ours, told by a file and by a folder. Its
+/// arguments are a certificate by that authority, its key, and another certificate with its key.
+#[track_caller]
+fn run(program: &str) {
     let ca = Ca::new("System");
     let (own, other) = (ca.issue(&["localhost"]), self_signed(&["localhost"]));
     // A folder is read by the names that `openssl rehash` gives.
@@ -17,7 +19,7 @@ fn rows_102_103_and_107_https_and_wss_by_the_systems_trust() {
         ("SSL_CERT_FILE", file("system.pem", &ca.pem())),
         ("SSL_CERT_DIR", trusted.display().to_string()),
     ];
-    let program = repository().join("luau-binding/tests/luau/lute/tls/https.luau");
+    let program = repository().join("luau-binding/tests/luau").join(program);
     for (variable, value) in ways {
         let output = Command::new(BINARY)
             .arg("run")
@@ -40,4 +42,19 @@ fn rows_102_103_and_107_https_and_wss_by_the_systems_trust() {
         );
         assert!(output.stdout.ends_with(b"ok\n"), "{variable}");
     }
+}
+
+#[test]
+fn rows_102_103_and_107_https_and_wss_by_the_systems_trust() {
+    run("lute/tls/https.luau");
+}
+
+#[test]
+fn the_rows_about_tls_that_say_yes_for_lune() {
+    run("lune/tls/rows.luau");
+}
+
+#[test]
+fn the_rows_about_tls_that_say_yes_for_the_winhttp_api() {
+    run("winhttp/tls/rows.luau");
 }

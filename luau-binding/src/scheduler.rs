@@ -15,12 +15,13 @@
 //! - Time is an argument, in seconds of [`vm::clock`].
 //!
 //! What scripts ask for is in `scheduler/ask.rs`, what ends a wait in `scheduler/wake.rs`, calls at a rate in
-//! `scheduler/every.rs`, coroutines that scripts ran by themselves in `scheduler/stray.rs`.
+//! `scheduler/every.rs`, how many wait for what in `scheduler/count.rs`, coroutines that scripts ran by themselves in `scheduler/stray.rs`.
 //!
 //! Not here: what a finished coroutine's results mean (`bridge.rs`), the script's face of all this
 //! (`std/task.rs`).
 
 mod ask;
+mod count;
 pub(crate) mod every;
 mod stray;
 mod wake;
@@ -340,7 +341,15 @@ impl Scheduler {
                 is_tick,
             });
         }
-        while let Some((key, args)) = self.ready.pop_front() {
+        let mut all = usize::MAX;
+        self.next_ready(&mut all)
+    }
+
+    /// The next of the first `most` tasks that are ready; those that are looked at are taken off it.
+    fn next_ready(&mut self, most: &mut usize) -> Option<Due> {
+        while *most > 0 {
+            let (key, args) = self.ready.pop_front()?;
+            *most -= 1;
             if self.is_current(key) {
                 return Some(Due {
                     key,
@@ -487,11 +496,21 @@ fn lose(worker: &Worker, id: u32, why: &str) {
 /// Resumes what is due at `now`, at most as much as a turn may.
 pub(crate) fn run_due(worker: &Worker, now: f64) {
     let from = worker.root.stack(worker);
+    // What was deferred by the script itself, or by what has arrived, comes before what time brings.
+    let mut deferred = match worker.surface.times_come_first() {
+        true => 0,
+        false => worker.scheduler.borrow().ready.len(),
+    };
     for _ in 0..RESUMES_PER_TURN {
         if worker.exit_code().is_some() {
             return;
         }
-        let Some(due) = worker.scheduler.borrow_mut().advance(now) else {
+        let due = {
+            let mut scheduler = worker.scheduler.borrow_mut();
+            let due = scheduler.next_ready(&mut deferred);
+            due.or_else(|| scheduler.advance(now))
+        };
+        let Some(due) = due else {
             return;
         };
         if due.is_tick {

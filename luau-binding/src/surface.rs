@@ -265,6 +265,11 @@ impl State {
         self.dialect.get() == Some(Dialect::Lune)
     }
 
+    /// Whether what is due by time comes before what was deferred earlier: Zune's rule.
+    pub(crate) fn times_come_first(&self) -> bool {
+        matches!(self.dialect.get(), Some(Dialect::Zune | Dialect::Zcore))
+    }
+
     /// Notes that a test of a script has failed.
     fn note_failed_test(&self) {
         self.has_failed_test.set(true);

@@ -10,6 +10,7 @@
 //! | `reason(error)` | an error as text, without that place |
 //! | `global(name)` | a global as the calling script sees it |
 //! | `turn()` | the number of the loop's turn: another one means that all sockets have been looked at |
+//! | `counts()` | how many coroutines sleep, are deferred, and wait for the network; how many listeners there are |
 //! | `newtype(name, metamethods)` | a type of userdata: `typeof` is `name` |
 //! | `wrap(type, state, socket?)` | a value of it; when it is collected, the native socket closes |
 //! | `unwrap(type, value)` | the state of a value; nil if it is none of that type |
@@ -57,6 +58,7 @@ pub(super) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
     set("reason", vm::function(lua, worker, c"reason", reason)?)?;
     set("global", vm::function(lua, worker, c"global", global)?)?;
     set("turn", vm::function(lua, worker, c"turn", turn)?)?;
+    set("counts", vm::function(lua, worker, c"counts", counts)?)?;
     set("newtype", vm::function(lua, worker, c"newtype", newtype)?)?;
     set("wrap", vm::function(lua, worker, c"wrap", wrap)?)?;
     set(
@@ -123,6 +125,17 @@ fn turn(stack: &mut Stack<'_>) -> Outcome {
     let turns = stack.worker()?.surface.turns.get();
     stack.push_number(f64::from(turns));
     Ok(Returns::Values(1))
+}
+
+fn counts(stack: &mut Stack<'_>) -> Outcome {
+    let worker = stack.worker()?;
+    let counts = worker.scheduler.borrow().counts();
+    let listeners = worker.reactor.borrow().listeners();
+    let listeners = u32::try_from(listeners).unwrap_or(u32::MAX);
+    for count in [counts.sleeping, counts.deferred, counts.waiting, listeners] {
+        stack.push_number(f64::from(count));
+    }
+    Ok(Returns::Values(4))
 }
 
 fn global(stack: &mut Stack<'_>) -> Outcome {

@@ -13,6 +13,7 @@
 //! - `drain`      one listener of several goes
 //! - `neighbour`  what floods cost those beside them, in turns and in memory
 //! - `loopback`   the reactor at both ends of a simulated network, by seeds
+//! - `proxied`    clients behind proxies that announce them by the PROXY protocol, by seeds
 //! - `reactor`    the whole reactor on a simulated network, by seeds
 //! - `sim`        a network made of a seed, and virtual time
 //! - `slow`       a thousand readers of which a hundred never read; a drain in steps
@@ -49,6 +50,8 @@ mod http;
 mod loopback;
 #[cfg(test)]
 mod neighbour;
+#[cfg(test)]
+mod proxied;
 #[cfg(test)]
 mod reactor;
 #[cfg(test)]

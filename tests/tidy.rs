@@ -27,7 +27,7 @@ const HEADER_LINES_MIN: usize = 5;
 /// L0.
 const NUMBERS: &[&str] = &["violation", "limits", "buffer", "topics"];
 /// L1.
-const PROTOCOL: &[&str] = &["http1", "ws", "url", "date"];
+const PROTOCOL: &[&str] = &["http1", "ws", "url", "date", "proxy_header"];
 
 /// Each top-level module of core, and the ones it may name. Arrows go down only.
 const LAYERS: &[(&str, &str)] = &[
@@ -40,16 +40,17 @@ const LAYERS: &[(&str, &str)] = &[
     ("date", ""),
     // A URI's byte classes stand in the one table of bytes, http1's.
     ("url", "buffer http1"),
+    ("proxy_header", ""),
     ("http1", "buffer limits violation date"),
     ("ws", "buffer limits violation http1"),
     // L2: drivers, bytes and a time to events and bytes.
     ("conn", "buffer limits violation http1 ws url date"),
-    // L3: the seam. It sees bytes.
-    ("transport", "buffer limits"),
+    // L3: the seam. It sees bytes, and of those the few that a proxy says before any protocol.
+    ("transport", "buffer limits proxy_header"),
     // L4: the loop.
     (
         "reactor",
-        "buffer limits violation topics conn transport http1 ws date",
+        "buffer limits violation topics conn transport http1 ws date proxy_header",
     ),
     // L5: faces. Leaves: nobody names them but lib.rs.
     (

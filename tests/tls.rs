@@ -13,6 +13,7 @@
 
 pub(crate) mod certs;
 mod openssl;
+mod proxied;
 mod raw;
 mod script;
 pub(crate) mod server;

@@ -20,6 +20,7 @@ pub mod conn;
 pub mod date;
 pub mod http1;
 pub mod limits;
+pub mod proxy_header;
 pub mod reactor;
 pub mod server;
 pub mod topics;

@@ -15,6 +15,7 @@ mod lune;
 mod lute;
 mod metrics;
 mod mistakes;
+mod proxied;
 mod quiet;
 mod rows;
 mod runaway;

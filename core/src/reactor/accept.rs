@@ -1,19 +1,24 @@
 //! Accepting: which listeners have connections waiting, and how one becomes ours.
 //!
 //! Sits in the reactor, beside the loop (`mod.rs`), which says when. A listener that speaks TLS
-//! gives each of its connections a session of it; nobody above can tell.
+//! gives each of its connections a session of it; nobody above can tell. Where a proxy speaks first,
+//! the address that it announces takes the place of its own.
 //!
 //! Invariants
 //! - One turn accepts at most `Limits::accepts_per_turn` connections, and none into a full table.
+//! - A connection counts for an address from when its client's is known.
 //! - A listener that the system refused an accept rests, so that scarce descriptors cost no spin.
 //!
 //! Not here: listening and its end (`ops.rs`); how the handshake goes on (`drive.rs`).
 
-use super::drive::Connection;
-use super::inbox::Inbox;
+use super::conns::ConnKey;
+use super::drive::{Connection, Phase};
+use super::inbox::{Cause, Inbox};
 use super::{ListenerKey, Protocol, Reactor};
 use crate::buffer::SendBuffer;
 use crate::conn::{Driver, ServerConn, ServerSettings, StreamConn};
+use crate::proxy_header::{Announcement, ProxyHeaders};
+use crate::transport::preceded::Preceded;
 #[cfg(feature = "tls")]
 use crate::transport::tls::{ServerTls, TlsStream};
 use crate::transport::{Net, Peer, Transport};
@@ -36,6 +41,8 @@ pub(super) struct Listener<L> {
     pub(super) socket: L,
     pub(super) settings: Rc<ServerSettings>,
     pub(super) protocol: Protocol,
+    /// Whose connections begin with a proxy's header.
+    pub(super) proxy_headers: ProxyHeaders,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Arc<ServerTls>>,
     /// Connections may wait: said by an event, unsaid by `WouldBlock`.
@@ -56,10 +63,19 @@ impl<L> Listener<L> {
         self.waiting && !self.held && self.open < self.settings.limits.connections_max
     }
 
+    /// Whether a header comes first on a connection of `peer`.
+    fn awaits_header(&self, peer: Peer) -> bool {
+        let ip = match peer {
+            Peer::Ip(peer) => Some(peer.ip()),
+            Peer::Unix => None,
+        };
+        self.proxy_headers.expects(ip)
+    }
+
     /// The address to count for `peer`, if any.
-    fn counted(&self, peer: Peer) -> Option<IpAddr> {
+    fn counted(&self, peer: Option<Peer>) -> Option<IpAddr> {
         match peer {
-            Peer::Ip(peer) if self.settings.limits.connections_per_ip_max < u32::MAX => {
+            Some(Peer::Ip(peer)) if self.settings.limits.connections_per_ip_max < u32::MAX => {
                 Some(peer.ip().to_canonical())
             }
             _ => None,
@@ -67,14 +83,14 @@ impl<L> Listener<L> {
     }
 
     /// Whether the address of `peer` has as many connections as it may.
-    fn turns_away(&self, peer: Peer) -> bool {
+    fn turns_away(&self, peer: Option<Peer>) -> bool {
         let ip = self.counted(peer);
         let count = ip.and_then(|ip| self.by_ip.get(&ip)).copied().unwrap_or(0);
         count >= self.settings.limits.connections_per_ip_max
     }
 
     /// A connection of `peer` is there.
-    fn note_open(&mut self, peer: Peer) {
+    fn note_open(&mut self, peer: Option<Peer>) {
         self.open += 1;
         if let Some(ip) = self.counted(peer) {
             *self.by_ip.entry(ip).or_default() += 1;
@@ -82,7 +98,7 @@ impl<L> Listener<L> {
     }
 
     /// It has gone.
-    pub(super) fn note_gone(&mut self, peer: Peer) {
+    pub(super) fn note_gone(&mut self, peer: Option<Peer>) {
         self.open = self.open.saturating_sub(1);
         if let Some(ip) = self.counted(peer)
             && let Entry::Occupied(mut entry) = self.by_ip.entry(ip)
@@ -120,7 +136,61 @@ impl<L> Listener<L> {
     }
 }
 
+impl<S> Connection<S> {
+    /// Whose it is, if that is known yet.
+    pub(super) fn known_peer(&self) -> Option<Peer> {
+        let is_known = !matches!(self.transport, Transport::Preceded(_));
+        is_known.then_some(self.peer)
+    }
+
+    /// What a proxy has just said of it.
+    pub(super) fn announcement(&self) -> Option<Announcement> {
+        match &self.transport {
+            Transport::Preceded(preceded) => preceded.said(),
+            _ => None,
+        }
+    }
+}
+
 impl<N: Net> Reactor<N> {
+    /// Goes on with `key` behind a proxy's header, as a connection of whom it has `said`.
+    pub(super) fn go_on_behind(&mut self, key: ConnKey, said: Announcement, inbox: &mut Inbox) {
+        let Some(mut conn) = self.conns.take(key) else {
+            return;
+        };
+        if let Transport::Preceded(preceded) = conn.transport {
+            conn.transport = preceded.into_inside();
+        }
+        // TLS has the rest of the time.
+        if !conn.transport.is_handshaking() && conn.phase == Phase::Open {
+            conn.own_deadline = None;
+        }
+        match said {
+            Announcement::Client(address) => conn.peer = Peer::Ip(address),
+            Announcement::Unknown => conn.is_unnamed = true,
+            Announcement::Local => {}
+        }
+        let mut listeners = self.listeners.iter_mut();
+        if let Some(its) = listeners.find(|listener| listener.key == conn.listener) {
+            let peer = Some(conn.peer);
+            its.note_gone(None);
+            if its.turns_away(peer) {
+                conn.cut(Cause::Terminated);
+                self.figures.turned_away.add(1);
+            }
+            its.note_open(peer);
+        }
+        self.conns.fill(key, conn);
+        // A stream is told of at once, whoever speaks first.
+        self.settle(key, inbox);
+    }
+
+    /// Whether `conn` was relayed by a proxy that has not said for whom. Its [`peer`](Self::peer) is
+    /// the proxy, whose word on who asks, in a field of HTTP say, this connection does not carry.
+    pub fn is_unnamed(&self, conn: ConnKey) -> bool {
+        self.conns.get(conn).is_some_and(|conn| conn.is_unnamed)
+    }
+
     /// Whether some listener could take a connection now.
     pub(super) fn can_accept(&self) -> bool {
         let now = self.now;
@@ -167,7 +237,9 @@ impl<N: Net> Reactor<N> {
         }
         listener.rests_until = None;
         match self.net.accept(&mut listener.socket) {
-            Ok((socket, peer)) if listener.turns_away(peer) => {
+            Ok((socket, peer))
+                if !listener.awaits_header(peer) && listener.turns_away(Some(peer)) =>
+            {
                 self.net.close(socket, true);
                 self.figures.turned_away.add(1);
                 true
@@ -175,8 +247,13 @@ impl<N: Net> Reactor<N> {
             Ok((socket, peer)) => {
                 let limits = Rc::clone(&listener.settings.limits);
                 let (key, driver) = (listener.key, listener.driver(self.now));
+                let awaits = listener.awaits_header(peer);
                 let admitted = match listener.wrap(socket) {
-                    Ok(transport) => {
+                    Ok(inside) => {
+                        let transport = match awaits {
+                            true => Transport::Preceded(Box::new(Preceded::new(inside))),
+                            false => inside,
+                        };
                         let out = SendBuffer::new(&self.pool);
                         let conn = Connection::new(transport, driver, out, limits, key, peer);
                         self.admit(conn)
@@ -188,7 +265,7 @@ impl<N: Net> Reactor<N> {
                 };
                 match admitted {
                     Ok(()) => {
-                        self.listeners[index].note_open(peer);
+                        self.listeners[index].note_open((!awaits).then_some(peer));
                         self.figures.accepted.add(1);
                     }
                     Err(error) => {

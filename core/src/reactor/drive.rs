@@ -83,6 +83,8 @@ pub(super) struct Connection<S> {
     pub(super) pressed: Pressed,
     /// The driver became a WebSocket, so `Open` is owed.
     pub(super) opened: bool,
+    /// A proxy relays it and has not said for whom.
+    pub(super) is_unnamed: bool,
     /// `Connected` or `Accepted` is owed, when TLS is agreed on.
     pub(super) connecting: bool,
     /// A completion has been delivered, or the application knows the key, so `Closed` is owed.
@@ -150,6 +152,7 @@ impl<S> Connection<S> {
             held: false,
             pressed: Pressed::No,
             opened: false,
+            is_unnamed: false,
             connecting: false,
             announced: false,
             unwritable: false,

@@ -59,6 +59,7 @@ use crate::buffer::BufferPool;
 use crate::conn::{Refusals, SharedDate};
 use crate::date;
 use crate::limits::{Limits, LimitsError};
+use crate::proxy_header::ProxyHeaders;
 use crate::topics::Topics;
 #[cfg(feature = "tls")]
 use crate::transport::tls::ServerTls;
@@ -101,6 +102,10 @@ pub struct ServerConfig {
     pub websocket: bool,
     /// What is said where a request is refused without the application. Default: the broken rule.
     pub refusals: Refusals,
+    /// Whose connections begin with a header of the PROXY protocol, which tells the client's address.
+    /// Together with the handshake of TLS it may take `Limits::tls_handshake_timeout`; a connection
+    /// without one is closed without a word. Default nobody's.
+    pub proxy_headers: ProxyHeaders,
     /// Speak TLS, and nothing without. Default `None`.
     #[cfg(feature = "tls")]
     pub tls: Option<Arc<ServerTls>>,
@@ -114,6 +119,7 @@ impl Default for ServerConfig {
             collect_bodies: true,
             websocket: false,
             refusals: Refusals::default(),
+            proxy_headers: ProxyHeaders::Never,
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -317,7 +323,7 @@ impl<N: Net> Reactor<N> {
             if let Some(conn) = self.conns.remove(key) {
                 let mut listeners = self.listeners.iter_mut();
                 if let Some(its) = listeners.find(|listener| listener.key == conn.listener) {
-                    its.note_gone(conn.peer);
+                    its.note_gone(conn.known_peer());
                 }
                 conn.transport.close(&mut self.net, abort);
             }
@@ -518,7 +524,9 @@ impl<N: Net> Reactor<N> {
             let count = conn.receive(key, &mut cx);
             self.figures.bytes_received.add(count);
             budget = budget.saturating_sub(count);
-            if conn.phase != Phase::Open || conn.is_cut() || parts {
+            if let Some(said) = conn.announcement() {
+                self.go_on_behind(key, said, inbox);
+            } else if conn.phase != Phase::Open || conn.is_cut() || parts {
                 self.settle(key, inbox);
             } else {
                 if conn.wants_settling() && !conn.dirty {

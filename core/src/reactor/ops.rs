@@ -68,6 +68,7 @@ impl<N: Net> Reactor<N> {
             socket,
             settings,
             protocol: config.protocol,
+            proxy_headers: config.proxy_headers,
             #[cfg(feature = "tls")]
             tls: config.tls,
             waiting: false,
@@ -371,7 +372,7 @@ impl<N: Net> Reactor<N> {
     #[cfg(feature = "tls")]
     pub fn peer_certificate(&self, conn: ConnKey) -> Option<PeerCertificate<'_>> {
         match &self.conns.get(conn)?.transport {
-            Transport::Plain(_) => None,
+            Transport::Plain(_) | Transport::Preceded(_) => None,
             Transport::Tls(stream) => stream.peer_certificate(),
         }
     }

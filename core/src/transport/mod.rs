@@ -7,14 +7,15 @@
 //! Invariants
 //! - Sockets never block. Readiness is edge-triggered: who stops before `WouldBlock` must remember
 //!   that there may be more, because no event will say so again.
-//! - A [`Transport`] makes one `read` per call and never reads behind an end of file; it writes
-//!   until nothing waits or the socket is full.
+//! - A [`Transport`] makes one `read` per call, but for a proxy's header, and never reads behind an
+//!   end of file; it writes until nothing waits or the socket is full.
 //! - An interrupted call (`EINTR`) is repeated here and seen by nobody above.
 //!
 //! Not here: which connection reads next, and when (`reactor/`); protocol rules (`conn/`).
 
 #[cfg(feature = "mio")]
 pub mod mio;
+pub mod preceded;
 #[cfg(feature = "mio")]
 mod resolve;
 #[cfg(feature = "tls")]
@@ -338,6 +339,8 @@ pub enum Transport<S> {
     /// Bytes in records of TLS.
     #[cfg(feature = "tls")]
     Tls(Box<tls::TlsStream<S>>),
+    /// Whichever it is, a proxy's word comes first.
+    Preceded(Box<preceded::Preceded<S>>),
 }
 
 impl<S> Transport<S> {
@@ -349,6 +352,7 @@ impl<S> Transport<S> {
             Self::Plain(socket) => read_socket(net, socket, into),
             #[cfg(feature = "tls")]
             Self::Tls(stream) => stream.read(net, into),
+            Self::Preceded(preceded) => preceded.read(net, into),
         }
     }
 
@@ -359,6 +363,8 @@ impl<S> Transport<S> {
             Self::Plain(socket) => write_socket(net, socket, out),
             #[cfg(feature = "tls")]
             Self::Tls(stream) => stream.write(net, out),
+            Self::Preceded(_) if out.is_empty() => WriteOutcome::Flushed,
+            Self::Preceded(_) => WriteOutcome::Handshaking,
         }
     }
 
@@ -368,15 +374,17 @@ impl<S> Transport<S> {
             Self::Plain(_) => false,
             #[cfg(feature = "tls")]
             Self::Tls(stream) => stream.has_unsent(),
+            Self::Preceded(_) => false,
         }
     }
 
-    /// Whether the two ends are still agreeing on how to speak.
+    /// Whether the two ends are still agreeing on how to speak, or a proxy on whose behalf.
     pub fn is_handshaking(&self) -> bool {
         match self {
             Self::Plain(_) => false,
             #[cfg(feature = "tls")]
             Self::Tls(stream) => stream.is_handshaking(),
+            Self::Preceded(_) => true,
         }
     }
 
@@ -387,6 +395,7 @@ impl<S> Transport<S> {
             Self::Plain(_) => false,
             #[cfg(feature = "tls")]
             Self::Tls(stream) => stream.begin_close(),
+            Self::Preceded(_) => false,
         }
     }
 
@@ -404,6 +413,7 @@ impl<S> Transport<S> {
             Self::Plain(socket) => net.close(socket, abort),
             #[cfg(feature = "tls")]
             Self::Tls(stream) => net.close(stream.into_socket(), abort),
+            Self::Preceded(preceded) => preceded.into_inside().close(net, abort),
         }
     }
 
@@ -413,6 +423,7 @@ impl<S> Transport<S> {
             Self::Plain(socket) => socket,
             #[cfg(feature = "tls")]
             Self::Tls(stream) => stream.socket(),
+            Self::Preceded(preceded) => preceded.socket(),
         }
     }
 
@@ -422,6 +433,7 @@ impl<S> Transport<S> {
             Self::Plain(socket) => socket,
             #[cfg(feature = "tls")]
             Self::Tls(stream) => stream.socket_mut(),
+            Self::Preceded(preceded) => preceded.socket_mut(),
         }
     }
 }

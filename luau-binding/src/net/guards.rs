@@ -26,8 +26,9 @@ use crate::value::Options;
 use crate::vm::{self, Raise, Stack};
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use hukilau_core::http1::Request;
+use hukilau_core::proxy_header::{AddressBlock, ProxyHeaders};
 use hukilau_core::reactor::conns::ConnKey;
-use hukilau_core::transport::Peer;
+use hukilau_core::transport::{Endpoint, Peer};
 use hukilau_core::ws::close_code;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -109,57 +110,25 @@ fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// A block of addresses, as `10.0.0.0/8`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Block {
-    base: u128,
-    bits: u32,
-    is_v4: bool,
-}
-
-impl Block {
-    fn parse(text: &str) -> Option<Self> {
-        let (ip, bits) = match text.split_once('/') {
-            Some((ip, bits)) => (ip, Some(bits)),
-            None => (text, None),
-        };
-        let (base, is_v4) = number(ip.parse().ok()?);
-        let width = if is_v4 { 32 } else { 128 };
-        let bits = match bits {
-            Some(bits) => bits.parse().ok().filter(|bits| *bits <= width)?,
-            None => width,
-        };
-        Some(Self { base, bits, is_v4 })
-    }
-
-    fn contains(&self, ip: IpAddr) -> bool {
-        let (ip, is_v4) = number(ip.to_canonical());
-        let width = if is_v4 { 32 } else { 128 };
-        let differs = ip ^ self.base;
-        is_v4 == self.is_v4 && (self.bits == 0 || differs >> (width - self.bits) == 0)
-    }
-}
-
-fn number(ip: IpAddr) -> (u128, bool) {
-    match ip {
-        IpAddr::V4(ip) => (u128::from(u32::from(ip)), true),
-        IpAddr::V6(ip) => (u128::from(ip), false),
-    }
-}
-
 /// The guards of one server.
 #[derive(Debug, Default)]
 pub(crate) struct Guards {
     requests: Option<PerAddress>,
     handshakes: Option<PerAddress>,
-    trusted: Vec<Block>,
+    trusted: Vec<AddressBlock>,
+    /// Whose connections begin with a header of the PROXY protocol.
+    pub(super) proxy_headers: ProxyHeaders,
     /// Addresses that upgrades have come with, by slot: each at most once for a connection.
     forwarded: RefCell<HashMap<u32, (ConnKey, Peer)>>,
 }
 
 impl Guards {
-    /// Reads what `options` of `net.serve` say.
-    pub(super) fn read(stack: &mut Stack<'_>, options: Options<'_>) -> Result<Self, Raise> {
+    /// Reads what `options` of `net.serve` at `endpoint` say.
+    pub(super) fn read(
+        stack: &mut Stack<'_>,
+        options: Options<'_>,
+        endpoint: &Endpoint,
+    ) -> Result<Self, Raise> {
         let mut guards = Self::default();
         if let Some(index) = options.table(stack, c"limits")? {
             let given = Options {
@@ -181,7 +150,7 @@ impl Guards {
                 stack.push_element(index, n);
                 let at = stack.len();
                 let text = stack.string(at).map(String::from_utf8_lossy);
-                let Some(block) = text.as_deref().and_then(Block::parse) else {
+                let Some(block) = text.as_deref().and_then(AddressBlock::parse) else {
                     return Err(options.error(
                         "option 'trustProxy' must be a list of addresses or blocks such as \"10.0.0.0/8\"",
                     ));
@@ -191,6 +160,14 @@ impl Guards {
             }
             stack.pop(1);
         }
+        if options.flag(stack, c"proxyProtocol")?.unwrap_or(false) {
+            // A socket in the file system is reached by whom its permissions let.
+            if guards.trusted.is_empty() && matches!(endpoint, Endpoint::Ip(_)) {
+                return Err(options
+                    .error("option 'proxyProtocol' needs the proxies' addresses in 'trustProxy'"));
+            }
+            guards.proxy_headers = ProxyHeaders::From(guards.trusted.clone());
+        }
         Ok(guards)
     }
 
@@ -198,30 +175,53 @@ impl Guards {
         self.trusted.iter().any(|block| block.contains(ip))
     }
 
-    /// The address that trusted proxies give `request`; `None` if they give none.
-    fn client(&self, request: &Request<'_>) -> Option<IpAddr> {
-        let mut told = Vec::new();
+    /// Whether what the peer says of others counts.
+    fn trusts_peer(&self, worker: &Worker, origin: &Origin) -> bool {
+        let is_proxy = match origin.peer {
+            Some(Peer::Ip(peer)) => self.trusts(peer.ip()),
+            // A socket in the file system is as near as a proxy can be.
+            _ => true,
+        };
+        // What it relays for a stranger is the stranger's word.
+        is_proxy && !worker.reactor.borrow().is_unnamed(origin.conn)
+    }
+
+    /// What trusted proxies say of the client that `request` comes from.
+    fn told(&self, request: &Request<'_>) -> Told {
+        let (mut addresses, mut schemes) = (Vec::new(), Vec::new());
         for (name, value) in request.fields() {
+            let values = || value.split(|byte| *byte == b',');
             if name.eq_ignore_ascii_case(b"x-forwarded-for") {
-                told.extend(value.split(|byte| *byte == b',').map(address));
+                addresses.extend(values().map(address));
+            } else if name.eq_ignore_ascii_case(b"x-forwarded-proto") {
+                schemes.extend(values().map(is_secure));
             }
         }
-        if told.is_empty() {
-            for (name, value) in request.fields() {
-                if name.eq_ignore_ascii_case(b"forwarded") {
-                    told.extend(value.split(|byte| *byte == b',').map(forwarded_for));
+        let (has_addresses, has_schemes) = (!addresses.is_empty(), !schemes.is_empty());
+        for (name, value) in request.fields() {
+            if name.eq_ignore_ascii_case(b"forwarded") {
+                let elements = || value.split(|byte| *byte == b',');
+                if !has_addresses {
+                    addresses.extend(elements().map(|it| parameter(it, b"for").and_then(address)));
+                }
+                if !has_schemes {
+                    schemes
+                        .extend(elements().map(|it| parameter(it, b"proto").and_then(is_secure)));
                 }
             }
         }
         // From the last on: what stands before an address that is not trusted may be invented.
-        let mut client = None;
-        for ip in told.into_iter().rev() {
-            client = Some(ip?);
-            if !client.is_some_and(|ip| self.trusts(ip)) {
+        let (mut client, mut hops) = (None, 0);
+        for (passed, ip) in addresses.into_iter().rev().enumerate() {
+            (client, hops) = (ip, passed);
+            if !ip.is_some_and(|ip| self.trusts(ip)) {
                 break;
             }
         }
-        client
+        // Whoever wrote that address wrote its scheme, too, or else the first proxy wrote the only one.
+        let at = schemes.len().saturating_sub(hops + 1);
+        let is_secure = schemes.get(at).copied().flatten();
+        Told { client, is_secure }
     }
 
     /// The address that the upgrade of `conn` came with, once.
@@ -241,18 +241,41 @@ fn address(text: &[u8]) -> Option<IpAddr> {
     ip.ok().map(|ip| ip.to_canonical())
 }
 
-/// The `for` of one element of `Forwarded`. RFC 7239 §4.
-fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
+/// A parameter of one element of `Forwarded`. RFC 7239 §4.
+fn parameter<'e>(element: &'e [u8], name: &[u8]) -> Option<&'e [u8]> {
     let mut pairs = element.split(|byte| *byte == b';');
     pairs.find_map(|pair| {
-        let (name, value) = pair.split_at(pair.iter().position(|byte| *byte == b'=')?);
-        let is_for = name.trim_ascii().eq_ignore_ascii_case(b"for");
-        address(&value[1..]).filter(|_| is_for)
+        let (its, value) = pair.split_at(pair.iter().position(|byte| *byte == b'=')?);
+        let is_it = its.trim_ascii().eq_ignore_ascii_case(name);
+        is_it.then_some(&value[1..])
     })
 }
 
+/// Whether a scheme, as proxies write it, is one of TLS; `None` if it is none of HTTP.
+fn is_secure(text: &[u8]) -> Option<bool> {
+    let bare = text.trim_ascii();
+    let bare = bare.strip_prefix(b"\"").unwrap_or(bare);
+    let bare = bare.strip_suffix(b"\"").unwrap_or(bare);
+    let is = |scheme: &[u8]| bare.eq_ignore_ascii_case(scheme);
+    // Some name the scheme of a WebSocket.
+    match () {
+        () if is(b"https") || is(b"wss") => Some(true),
+        () if is(b"http") || is(b"ws") => Some(false),
+        () => None,
+    }
+}
+
+/// What proxies say of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    /// Its address.
+    client: Option<IpAddr>,
+    /// Whether it speaks TLS.
+    is_secure: Option<bool>,
+}
+
 /// Whether `request` may go on to the script of `server`; if not, it has been answered. Gives
-/// `origin` the client's address, where trusted proxies tell it.
+/// `origin` the client's address and scheme, where trusted proxies tell them.
 pub(crate) fn admit(
     worker: &Worker,
     server: &ServerState,
@@ -261,13 +284,10 @@ pub(crate) fn admit(
 ) -> bool {
     let guards = &server.guards;
     let upgrades = request.head().upgrades_to_websocket;
-    if !guards.trusted.is_empty() {
-        // A socket in the file system is as near as a proxy can be.
-        let is_trusted = match origin.peer {
-            Some(Peer::Ip(peer)) => guards.trusts(peer.ip()),
-            _ => true,
-        };
-        if is_trusted && let Some(ip) = guards.client(request) {
+    if !guards.trusted.is_empty() && guards.trusts_peer(worker, origin) {
+        let told = guards.told(request);
+        origin.is_secure = told.is_secure.unwrap_or(origin.is_secure);
+        if let Some(ip) = told.client {
             let peer = Peer::Ip(SocketAddr::new(ip, 0));
             origin.peer = Some(peer);
             if upgrades {
@@ -404,31 +424,7 @@ pub(super) fn admit_message(worker: &Worker, socket: &SocketState, len: usize) -
 
 #[cfg(test)]
 mod tests {
-    use super::{Block, Bucket, Meter, PerAddress, Verdict, address, forwarded_for};
-
-    #[test]
-    fn a_block_holds_the_addresses_that_share_its_bits() {
-        for (block, inside, outside) in [
-            ("10.0.0.0/8", "10.255.0.1", "11.0.0.0"),
-            ("192.168.1.7", "::ffff:192.168.1.7", "192.168.1.6"),
-            ("2001:db8::/33", "2001:db8:7fff::1", "2001:db8:8000::1"),
-            ("0.0.0.0/0", "255.1.2.3", "::2"),
-            ("::/0", "::2", "1.2.3.4"),
-        ] {
-            let block = Block::parse(block).unwrap();
-            assert!(
-                block.contains(inside.parse().unwrap()),
-                "{block:?} {inside}"
-            );
-            assert!(
-                !block.contains(outside.parse().unwrap()),
-                "{block:?} {outside}"
-            );
-        }
-        for wrong in ["", "10.0.0.0/33", "::/129", "10/8", "1.2.3.4/x", "1.2.3.4/"] {
-            assert_eq!(Block::parse(wrong), None, "{wrong}");
-        }
-    }
+    use super::{Bucket, Meter, PerAddress, Verdict, address, is_secure, parameter};
 
     #[test]
     fn rfc7239_6_addresses_come_with_ports_brackets_and_quotes() {
@@ -445,12 +441,28 @@ mod tests {
             let ip = ip.map(|ip| ip.parse().unwrap());
             assert_eq!(address(text.as_bytes()), ip, "{text}");
         }
-        let ip = "1.2.3.4".parse().ok();
-        assert_eq!(
-            forwarded_for(b"proto=http; For=\"1.2.3.4:7\";by=8.8.8.8"),
-            ip
-        );
-        assert_eq!(forwarded_for(b"by=8.8.8.8;proto=http"), None);
+        let element = b"proto=http; For=\"1.2.3.4:7\";by=8.8.8.8";
+        let told = parameter(element, b"for").and_then(address);
+        assert_eq!(told, "1.2.3.4".parse().ok());
+        assert_eq!(parameter(b"by=8.8.8.8;proto=http", b"for"), None);
+    }
+
+    #[test]
+    fn rfc7239_5_4_a_scheme_is_a_word_or_quoted_in_any_case() {
+        for (text, secure) in [
+            ("https", Some(true)),
+            (" HTTP ", Some(false)),
+            ("\"https\"", Some(true)),
+            ("wss", Some(true)),
+            ("ws", Some(false)),
+            ("httpss", None),
+            ("", None),
+            ("gopher", None),
+        ] {
+            assert_eq!(is_secure(text.as_bytes()), secure, "{text}");
+        }
+        let element = b"for=1.2.3.4;Proto=https";
+        assert_eq!(parameter(element, b"proto").and_then(is_secure), Some(true));
     }
 
     #[test]

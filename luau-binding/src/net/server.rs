@@ -100,6 +100,7 @@ const OPTIONS: &[&str] = &[
     "tls",
     "limits",
     "trustProxy",
+    "proxyProtocol",
     "refusals",
     "error",
 ];
@@ -139,7 +140,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
     options.check_keys(stack, OPTIONS)?;
     let endpoint = read_endpoint(stack, options)?;
     let limits = options::read_limits(stack, options)?;
-    let guards = Guards::read(stack, options)?;
+    let guards = Guards::read(stack, options, &endpoint)?;
     let request = options.function(stack, c"request")?;
     let error = options.function(stack, c"error")?;
     let streams_bodies = options.flag(stack, c"streamBody")?.unwrap_or(false);
@@ -154,6 +155,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         protocol: Protocol::Http,
         websocket: websocket.is_some(),
         collect_bodies: !streams_bodies,
+        proxy_headers: guards.proxy_headers.clone(),
         refusals: options::read_refusals(stack, options)?,
     };
     let how = read_listening(stack, options)?;

@@ -106,6 +106,18 @@ pub const DIALECT_TYPE_MODULES: &[(&str, &str)] = &[
     ("@zcore/testing", include_str!("../types/zune/testing.luau")),
 ];
 
+/// What editors read of the globals of other systems: files of definitions, below `types/`.
+pub const DEFINITION_FILES: &[(&str, &str)] = &[
+    (
+        "winhttp/globals.d.luau",
+        include_str!("../types/winhttp/globals.d.luau"),
+    ),
+    (
+        "zune/zune.d.luau",
+        include_str!("../types/zune/zune.d.luau"),
+    ),
+];
+
 /// The blocks of Rust in the guide, as tests of the documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

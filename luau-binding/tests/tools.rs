@@ -162,10 +162,22 @@ fn setup_is_idempotent_and_what_it_writes_is_found() {
     let (_, again, _) = run_in(&folder, &["setup", "."]);
     assert!(!again.contains("written"), "{again}");
     assert_eq!(luaurc(), after);
+    for (alias, target) in [
+        ("lune", "lune"),
+        ("std", "std"),
+        ("zcore", "zune"),
+        ("zune", "zune"),
+    ] {
+        let line = format!("\"{alias}\": \"./types/{target}\"");
+        assert!(after.contains(&line), "{line} in {after}");
+    }
+    let written =
+        |name: &str| std::fs::read_to_string(folder.join("types").join(name)).expect(name);
     for (name, source) in hukilau::TYPE_MODULES {
-        let name = name.replace('@', "types/") + ".luau";
-        let written = std::fs::read_to_string(folder.join(&name)).expect("written");
-        assert_eq!(written, *source, "{name}");
+        assert_eq!(written(&format!("{}.luau", &name[1..])), *source, "{name}");
+    }
+    for (name, source) in hukilau::DEFINITION_FILES {
+        assert_eq!(written(name), *source, "{name}");
     }
     // The alias is for editors: at run time the real modules come first.
     write(
@@ -174,6 +186,100 @@ fn setup_is_idempotent_and_what_it_writes_is_found() {
         "print(type(require('@huki/net').serve), #require('@huki/process').args)",
     );
     assert_eq!(run_in(&folder, &["run", "main.luau"]).1, "function\t0\n");
+}
+
+/// Every module that the editor is told of is one that can be required, and the editor's way to it,
+/// alias and folder, leads to its types.
+#[test]
+fn setup_check_and_run_know_the_same_modules() {
+    let folder = folder("setup-all");
+    let modules = || {
+        hukilau::TYPE_MODULES
+            .iter()
+            .chain(hukilau::DIALECT_TYPE_MODULES)
+    };
+    let source: String = modules()
+        .map(|(name, _)| format!("print(type(require('{name}')))\n"))
+        .collect();
+    write(&folder, "main.luau", &source);
+    let checked = (Some(0), "1 file checked\n".to_owned(), String::new());
+    assert_eq!(run_in(&folder, &["check", "main.luau"]), checked);
+    assert_eq!(run_in(&folder, &["setup"]).0, Some(0));
+    assert_eq!(run_in(&folder, &["check", "main.luau"]), checked);
+    let (status, stdout, stderr) = run_in(&folder, &["run", "main.luau"]);
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    assert_eq!(stdout, "table\n".repeat(modules().count()));
+    let luaurc = std::fs::read_to_string(folder.join(".luaurc")).expect("it is there");
+    for (name, source) in modules() {
+        let (alias, rest) = name[1..].split_once('/').expect("an alias and a name");
+        let (_, behind) = luaurc
+            .split_once(&format!("\"{alias}\": \"./"))
+            .expect("the alias is there");
+        let (target, _) = behind.split_once('"').expect("it ends");
+        let found: Vec<_> = [".luau", "/init.luau"]
+            .iter()
+            .filter_map(|end| {
+                std::fs::read_to_string(folder.join(format!("{target}/{rest}{end}"))).ok()
+            })
+            .collect();
+        assert_eq!(found, [*source], "{name} in {target}");
+    }
+    // What is written for editors compiles.
+    for (name, _) in modules() {
+        let name = name[1..].replacen("zcore", "zune", 1);
+        let path = [".luau", "/init.luau"]
+            .map(|end| format!("types/{name}{end}"))
+            .into_iter()
+            .find(|path| folder.join(path).exists());
+        let path = path.expect("written");
+        let (status, _, stderr) = run_in(&folder, &["check", &path]);
+        assert_eq!((status, stderr.as_str()), (Some(0), ""), "{path}");
+    }
+}
+
+#[test]
+fn setup_keeps_other_aliases_of_a_dialect_and_files_that_are_not_its_own() {
+    let folder = folder("setup-kept");
+    let before = "{\n    // Lune's own types\n    \"aliases\": { \"Lune\": \"~/.lune/.typedefs/0.10.0/\" }\n}\n";
+    write(&folder, ".luaurc", before);
+    let (status, stdout, stderr) = run_in(&folder, &["setup"]);
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    assert!(
+        stdout.contains("the alias \"lune\" is left as it is, \"~/.lune/.typedefs/0.10.0/\""),
+        "{stdout}"
+    );
+    let after = std::fs::read_to_string(folder.join(".luaurc")).expect("it is there");
+    assert!(
+        after.contains("// Lune's own types")
+            && after.contains("\"Lune\": \"~/.lune/.typedefs/0.10.0/\"")
+            && after.contains("\"lute\": \"./types/lute\"")
+            && !after.contains("types/lune"),
+        "{after}"
+    );
+    write(&folder, "types/std/json.luau", "return 'mine'");
+    let (status, stdout, stderr) = run_in(&folder, &["setup"]);
+    assert_eq!((status, stdout.as_str()), (Some(1), ""));
+    assert!(
+        stderr.contains("types/std/json.luau is a file of yours"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn setup_makes_no_second_configuration_of_a_folder() {
+    let folder = folder("setup-config");
+    write(
+        &folder,
+        ".config.luau",
+        "return { luau = { aliases = {} } }",
+    );
+    let (status, stdout, stderr) = run_in(&folder, &["setup"]);
+    assert_eq!((status, stdout.as_str()), (Some(1), ""));
+    assert!(
+        stderr.contains(".config.luau is there") && stderr.contains("huki = \"./types/huki\""),
+        "{stderr}"
+    );
+    assert!(!folder.join(".luaurc").exists() && !folder.join("types").exists());
 }
 
 #[test]

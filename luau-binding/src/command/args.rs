@@ -22,7 +22,7 @@ Usage: huki run [OPTIONS] FILE [ARGS...]   run a script; its arguments are its o
        huki run [OPTIONS] - [ARGS...]      read the script from standard input
        huki check FILE...                  parse scripts and all they require, run nothing
        huki repl [OPTIONS]                 read, run and print, line by line
-       huki setup [FOLDER]                 write types/huki and the alias in .luaurc, for editors
+       huki setup [FOLDER]                 write types/ and the aliases in .luaurc, for editors
 
 Options of run and repl:
       --budget SEC    stop script code that runs this long without yielding; 0 for

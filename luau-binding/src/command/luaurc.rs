@@ -12,7 +12,21 @@
 use std::ops::Range;
 
 /// A line, counted from 1, and what is wrong there.
-type Refusal = (usize, String);
+pub(super) type Refusal = (usize, String);
+
+/// What the alias `name` stands for in `text`, as it is written there; `None` if there is none.
+pub(super) fn alias(text: &str, name: &str) -> Result<Option<String>, Refusal> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let top = whole(text)?;
+    let Some((_, aliases)) = top.fields.iter().find(|(key, _)| key == "aliases") else {
+        return Ok(None);
+    };
+    let inner = object_at(text, aliases.start)?;
+    let known = inner.field(name).and_then(|span| text.get(span));
+    Ok(known.map(|value| value.trim_matches('"').to_owned()))
+}
 
 /// `text` with the alias `name` for `target`; aliases do not care for case.
 pub(super) fn with_alias(text: &str, name: &str, target: &str) -> Result<String, Refusal> {
@@ -21,6 +35,24 @@ pub(super) fn with_alias(text: &str, name: &str, target: &str) -> Result<String,
             "{{\n    \"aliases\": {{\n        \"{name}\": \"{target}\"\n    }}\n}}\n"
         ));
     }
+    let top = whole(text)?;
+    let Some((_, aliases)) = top.fields.iter().find(|(key, _)| key == "aliases") else {
+        let field = format!("\n    \"aliases\": {{\n        \"{name}\": \"{target}\"\n    }}");
+        return Ok(insert(text, &top, &field, "\n"));
+    };
+    let inner = object_at(text, aliases.start)?;
+    let value = format!("\"{target}\"");
+    Ok(match inner.field(name) {
+        Some(span) => replace(text, span, &value),
+        None => {
+            let field = format!("\n        \"{name}\": {value}");
+            insert(text, &inner, &field, "\n    ")
+        }
+    })
+}
+
+/// The object that `text` is.
+fn whole(text: &str) -> Result<Object, Refusal> {
     let mut scan = Scan { text, at: 0 };
     scan.blanks()?;
     let top = scan.object()?;
@@ -28,27 +60,11 @@ pub(super) fn with_alias(text: &str, name: &str, target: &str) -> Result<String,
     if scan.at < text.len() {
         return Err(scan.refuse("the end of the file expected"));
     }
-    let Some((_, aliases)) = top.fields.iter().find(|(key, _)| key == "aliases") else {
-        let field = format!("\n    \"aliases\": {{\n        \"{name}\": \"{target}\"\n    }}");
-        return Ok(insert(text, &top, &field, "\n"));
-    };
-    let mut scan = Scan {
-        text,
-        at: aliases.start,
-    };
-    let inner = scan.object()?;
-    let known = inner
-        .fields
-        .iter()
-        .find(|(key, _)| key.eq_ignore_ascii_case(name));
-    let value = format!("\"{target}\"");
-    Ok(match known {
-        Some((_, span)) => replace(text, span.clone(), &value),
-        None => {
-            let field = format!("\n        \"{name}\": {value}");
-            insert(text, &inner, &field, "\n    ")
-        }
-    })
+    Ok(top)
+}
+
+fn object_at(text: &str, at: usize) -> Result<Object, Refusal> {
+    Scan { text, at }.object()
 }
 
 fn replace(text: &str, span: Range<usize>, by: &str) -> String {
@@ -73,6 +89,15 @@ struct Object {
     open: usize,
     /// Keys, and where their values stand.
     fields: Vec<(String, Range<usize>)>,
+}
+
+impl Object {
+    /// Where the value of `name` stands; aliases do not care for case.
+    fn field(&self, name: &str) -> Option<Range<usize>> {
+        let mut fields = self.fields.iter();
+        let found = fields.find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, span)| span.clone())
+    }
 }
 
 struct Scan<'t> {
@@ -200,7 +225,7 @@ impl Scan<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::with_alias;
+    use super::{alias, with_alias};
 
     #[track_caller]
     fn check(before: &str, after: &str) {
@@ -235,6 +260,20 @@ mod tests {
         check(
             "{\"aliases\": {\"Huki\": \"old\\\"\", \"b\": \"c\"}}",
             "{\"aliases\": {\"Huki\": \"./t\", \"b\": \"c\"}}",
+        );
+    }
+
+    #[test]
+    fn what_an_alias_stands_for_is_told_whatever_its_case() {
+        let text = "// x\n{\"lint\": {}, \"aliases\": {\"Lune\": \"~/.lune/t/\" /* theirs */, }}";
+        let told = |name| alias(text, name).expect("it can be read");
+        assert_eq!(told("lune").as_deref(), Some("~/.lune/t/"));
+        assert_eq!(told("lint"), None);
+        assert_eq!(alias("", "lune"), Ok(None));
+        assert_eq!(alias("{}", "lune"), Ok(None));
+        assert_eq!(
+            alias("{\"aliases\": 1}", "lune").map_err(|(line, _)| line),
+            Err(1)
         );
     }
 

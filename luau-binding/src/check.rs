@@ -14,6 +14,7 @@
 use crate::TYPE_MODULES;
 use crate::require::{self, Requirer};
 use crate::surface;
+use crate::vm;
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
@@ -77,7 +78,7 @@ pub fn check(path: &str, known: &[&str]) -> Result<Checked, crate::Error> {
                 let is_placed = message.contains(".luau:") || message.contains(".lua:");
                 checked.problems.push(match is_placed {
                     true => message.to_owned(),
-                    false => format!("{place}{message}"),
+                    false => format!("{place}{}", vm::explained(message.to_owned())),
                 });
             }
         }

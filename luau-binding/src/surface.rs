@@ -226,6 +226,9 @@ const fn winhttp(name: &'static str, is_asked_for: bool) -> Global {
 /// Requires that begin so are never files: an unknown one is told the known ones.
 const OURS: &[&str] = &["@lune/", "@lute/", "@zcore/", "@zune/", "@huki/surface"];
 
+/// Lute's library, of which some is here.
+const STD: &str = "@std/";
+
 /// The modules of all dialects that scripts may require.
 pub(crate) fn paths() -> impl Iterator<Item = &'static str> {
     let modules = MODULES.iter().map(|module| module.path);
@@ -373,14 +376,24 @@ fn compile(
 }
 
 /// What to say of a path that looks like a surface and is none.
-fn unknown(path: &str) -> Option<String> {
+pub(crate) fn unknown(path: &str) -> Option<String> {
     let ours = OURS.iter().find(|ours| path.starts_with(**ours))?;
-    let known: Vec<&str> = paths().filter(|known| known.starts_with(ours)).collect();
+    Some(lacking(path, ours))
+}
+
+/// As [`unknown`], for what no file has turned out to be either: `@std` may be an alias of a script's own.
+pub(crate) fn unknown_to_all(path: &str) -> Option<String> {
+    let is_std = path.starts_with(STD);
+    unknown(path).or_else(|| is_std.then(|| lacking(path, STD)))
+}
+
+fn lacking(path: &str, prefix: &str) -> String {
+    let known: Vec<&str> = paths().filter(|known| known.starts_with(prefix)).collect();
     let hint = match known.is_empty() {
         true => "there is none of that name".to_owned(),
         false => format!("there are {}", known.join(", ")),
     };
-    Some(format!("error requiring module \"{path}\": {hint}"))
+    format!("error requiring module \"{path}\": {hint}")
 }
 
 /// The process speaks `dialect`, unless it has decided on one.

@@ -2,7 +2,10 @@
 //! binding that is `unsafe`.
 //!
 //! Everything else sees [`Stack`], whose methods are safe: indexes are positive and checked, pushes
-//! grow the stack, borrowed bytes keep the stack from changing while they live.
+//! grow the stack, borrowed bytes keep the stack from changing while they live. A method that says it
+//! pushes leaves so many values more, one that says it pops or takes away so many less, any other the
+//! same. Unsafe functions state their use of the stack as `Stack: +1, uses 3`: what is left, and the
+//! most that lies there meanwhile.
 //!
 //! - `vm.rs`, `vm/function.rs`  stack and pinned values; Rust functions that scripts call
 //! - `vm/object.rs`     tagged userdata: Rust values and plain records
@@ -33,10 +36,12 @@ mod function;
 pub(crate) mod guard;
 pub(crate) mod object;
 pub(crate) mod tape;
+#[cfg(test)]
+mod tests;
 mod typed;
 pub(crate) mod walk;
 
-pub(crate) use function::{function, placed_require};
+pub(crate) use function::{explained, function, placed_require};
 
 use crate::runtime::Worker;
 use mlua::ffi;

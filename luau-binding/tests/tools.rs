@@ -238,6 +238,34 @@ fn setup_check_and_run_know_the_same_modules() {
 }
 
 #[test]
+fn a_module_that_a_dialect_lacks_is_refused_with_those_it_has_by_run_and_check() {
+    let folder = folder("lacking");
+    for is_set_up in [false, true] {
+        if is_set_up {
+            assert_eq!(run_in(&folder, &["setup"]).0, Some(0));
+        }
+        for (name, told) in [
+            ("@lune/nett", "there are @lune/fs, @lune/net, "),
+            ("@lute/vm", "there are @lute/net, "),
+            ("@std/path", "there are @std/json, @std/net, "),
+            ("@zcore/nothing", "there are @zcore/fs, "),
+            (
+                "@huki/nett",
+                "there is no such module (did you mean '@huki/net'?)",
+            ),
+        ] {
+            write(&folder, "main.luau", format!("\nrequire('{name}')"));
+            for command in ["run", "check"] {
+                let (status, _, stderr) = run_in(&folder, &[command, "main.luau"]);
+                assert_eq!(status, Some(1), "{command} {name}");
+                let expected = format!("main.luau:2: error requiring module \"{name}\": {told}");
+                assert!(stderr.starts_with(&expected), "{command}: {stderr}");
+            }
+        }
+    }
+}
+
+#[test]
 fn setup_keeps_other_aliases_of_a_dialect_and_files_that_are_not_its_own() {
     let folder = folder("setup-kept");
     let before = "{\n    // Lune's own types\n    \"aliases\": { \"Lune\": \"~/.lune/.typedefs/0.10.0/\" }\n}\n";

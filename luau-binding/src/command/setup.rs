@@ -33,6 +33,9 @@ const OURS: &str = "huki";
 /// What every file that we write says, and no other is likely to.
 const SIGN: &str = "built into `huki`";
 
+/// An alias that leads elsewhere, and where.
+type Kept = (&'static str, String);
+
 /// Sets the project in `folder` up.
 pub(crate) fn setup(folder: &str) -> Result<u8, Error> {
     let folder = Path::new(folder);
@@ -97,7 +100,7 @@ fn refuse_foreign(path: &Path) -> Result<(), Error> {
 }
 
 /// `text` with all aliases, and those of them that lead elsewhere and were left so.
-fn with_aliases(text: &str) -> Result<(String, Vec<(&'static str, String)>), luaurc::Refusal> {
+fn with_aliases(text: &str) -> Result<(String, Vec<Kept>), luaurc::Refusal> {
     let (mut text, mut kept) = (text.to_owned(), Vec::new());
     // Each is inserted before those that are there, so the last comes first.
     for (alias, folder) in ALIASES.iter().rev() {

@@ -170,7 +170,7 @@ fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "no message".to_owned())
 }
 
-/// The call frames of `state`, innermost first, one line each.
+/// The call frames of `state`, innermost first, one line each. Stack: 0.
 ///
 /// # Safety
 /// `state` is alive.
@@ -202,7 +202,7 @@ pub(super) unsafe fn trace(state: *mut ffi::lua_State) -> String {
     text
 }
 
-/// The C string at `start`, empty if null.
+/// The C string at `start`, empty if null. Stack: none.
 ///
 /// # Safety
 /// `start` is null or a string that ends with NUL.
@@ -216,7 +216,10 @@ unsafe fn text_of(start: *const std::ffi::c_char) -> String {
         .into_owned()
 }
 
-/// Calls `tostring` as scripts know it, inside a protected call.
+/// Calls `tostring` as scripts know it, inside a protected call. Stack: +1, and what `__tostring` needs.
+///
+/// # Safety
+/// Called by the VM only, with one argument.
 unsafe extern "C-unwind" fn protected_tostring(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: called with one argument; pushes its text.
     unsafe { ffi::luaL_tolstring_(state, 1, ptr::null_mut()) };

@@ -14,7 +14,7 @@ use super::coroutine::trace;
 use super::guard::NOT_ENOUGH_MEMORY;
 use super::{Outcome, Raise, Returns, Stack, ffi};
 use crate::runtime::Worker;
-use crate::surface::CHUNK;
+use crate::surface::{self, CHUNK};
 use crate::value::bad_argument;
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr::NonNull;
@@ -56,7 +56,8 @@ where
     }
 }
 
-/// The C face of a raw function: calls it, then returns, yields or raises as it says.
+/// The C face of a raw function: calls it, then returns, yields or raises as it says. Stack: 1, for the
+/// error; the function's pushes see to their own room.
 ///
 /// # Safety
 /// Called by the VM only, as the function of a closure made by [`push_function`].
@@ -219,6 +220,7 @@ unsafe extern "C-unwind" fn after_require(state: *mut ffi::lua_State, status: c_
 const PLACE_FRAMES_MAX: c_int = 24;
 
 /// Whether a frame with this source belongs to a dialect's surface, which is not the script's place.
+/// Stack: none.
 ///
 /// # Safety
 /// `source` is a string that ends with NUL.
@@ -229,8 +231,11 @@ pub(super) unsafe fn is_surface(source: *const c_char) -> bool {
 }
 
 /// The message of a module that was not found; of one that looks like a built-in one, with the nearest of those.
-fn explained(message: String) -> String {
+pub(crate) fn explained(message: String) -> String {
     let name = message.split('"').nth(1).unwrap_or_default();
+    if let Some(told) = surface::unknown_to_all(name) {
+        return told;
+    }
     let known: Vec<&str> = crate::TYPE_MODULES.iter().map(|(name, _)| *name).collect();
     let bare = name.strip_prefix("@huki/");
     let is_path = name.contains(['/', '@']);

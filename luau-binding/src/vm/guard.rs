@@ -343,7 +343,7 @@ impl Watch {
 
 type Interrupt = unsafe extern "C-unwind" fn(*mut ffi::lua_State, c_int);
 
-/// Sets the interrupt, which the VM reads at every safepoint.
+/// Sets the interrupt, which the VM reads at every safepoint. Stack: none.
 ///
 /// # Safety
 /// `callbacks` is of a live VM.

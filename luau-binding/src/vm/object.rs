@@ -56,6 +56,9 @@ pub(crate) enum Tag {
     Listener = 12,
     /// A socket of datagrams.
     Udp = 13,
+    /// What the tests of this folder count.
+    #[cfg(test)]
+    Counted = 14,
 }
 
 impl Tag {

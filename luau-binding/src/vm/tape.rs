@@ -180,6 +180,8 @@ impl<'t> Walk<'_, 't> {
         Ok(())
     }
 
+    /// Pushes an array of `len` elements. Stack: +1, uses 3 and makes sure of 16 first.
+    ///
     /// # Safety
     /// As [`value`](Self::value).
     unsafe fn array(&mut self, len: usize) -> Result<(), Unfinished> {
@@ -202,6 +204,8 @@ impl<'t> Walk<'_, 't> {
         Ok(())
     }
 
+    /// Pushes an object of `len` fields. Stack: +1, uses 5 and makes sure of 16 first.
+    ///
     /// # Safety
     /// As [`value`](Self::value).
     unsafe fn object(&mut self, len: usize) -> Result<(), Unfinished> {
@@ -240,7 +244,7 @@ impl<'t> Walk<'_, 't> {
         Ok(())
     }
 
-    /// Gives the empty table on top its mark.
+    /// Gives the empty table on top its mark. Stack: 0, uses 1.
     ///
     /// # Safety
     /// A table is on top, with room for one more value.
@@ -255,7 +259,7 @@ impl<'t> Walk<'_, 't> {
     }
 
     /// Pushes the keys of the object whose first key is next, as a table, and a clone of its shape;
-    /// false, and nothing is pushed, if the shape is not known yet.
+    /// false, and nothing is pushed, if the shape is not known yet. Stack: +2 or 0, uses 5.
     ///
     /// # Safety
     /// Room for 5 values.

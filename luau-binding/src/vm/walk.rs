@@ -81,7 +81,7 @@ impl Stack<'_> {
     }
 }
 
-/// The key at `index`.
+/// The key at `index`. Stack: 0.
 ///
 /// # Safety
 /// The index is present, and the value outlives `'s` where it is.
@@ -103,7 +103,7 @@ unsafe fn key<'s>(state: *mut ffi::lua_State, index: c_int) -> Key<'s> {
     }
 }
 
-/// The value at `index`.
+/// The value at `index`. Stack: 0.
 ///
 /// # Safety
 /// As of [`key`].
@@ -129,7 +129,7 @@ unsafe fn met<'s>(state: *mut ffi::lua_State, index: c_int) -> Met<'s> {
     }
 }
 
-/// `len` bytes from `start`.
+/// `len` bytes from `start`. Stack: none.
 ///
 /// # Safety
 /// They are there and outlive `'s`, or `len` is 0 or `start` null.

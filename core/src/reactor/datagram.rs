@@ -45,6 +45,10 @@ pub(super) struct Socket<S> {
 }
 
 impl<S> Socket<S> {
+    pub(super) fn inner(&mut self) -> &mut S {
+        &mut self.socket
+    }
+
     fn wants_turn(&self) -> bool {
         self.cause.is_some() || self.readable && !self.held
     }

@@ -22,7 +22,7 @@ use crate::conn::{Driver, Misuse, Pressure, StreamConn};
 use crate::transport::Transport;
 #[cfg(feature = "tls")]
 use crate::transport::tls::{ClientTls, ServerTls, TlsStream};
-use crate::transport::{Net, Peer};
+use crate::transport::{Net, Peer, SocketOption};
 use std::io;
 
 /// What is spoken on the connections of a listener, or on one that is dialled.
@@ -195,6 +195,20 @@ impl<N: Net> Reactor<N> {
         let connection = connection.ok_or(io::ErrorKind::NotConnected)?;
         let socket = connection.transport.socket_mut();
         self.net.set_ttl(socket, ttl)
+    }
+
+    /// Sets an option of the socket of a connection, or of a socket of datagrams.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotConnected`], [`io::ErrorKind::Unsupported`], or what the system refuses.
+    pub fn set_option(&mut self, conn: ConnKey, option: SocketOption) -> io::Result<()> {
+        if let Some(socket) = self.datagrams.get_mut(&conn) {
+            return self.net.set_datagrams_option(socket.inner(), option);
+        }
+        let connection = self.conns.get_mut(conn);
+        let connection = connection.ok_or(io::ErrorKind::NotConnected)?;
+        let socket = connection.transport.socket_mut();
+        self.net.set_option(socket, option)
     }
 }
 

@@ -15,10 +15,10 @@
 //! (`resolve.rs`).
 
 use super::resolve::Resolver;
-use super::{Endpoint, Net, Peer, Ready, Resolution, Resolved};
+use super::{Endpoint, Net, Peer, Ready, Resolution, Resolved, SocketOption};
 use mio::net::{TcpListener, TcpStream, UdpSocket};
 use mio::{Events, Interest, Poll, Registry, Token, event::Source};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
@@ -294,6 +294,22 @@ impl Net for MioNet {
         }
     }
 
+    fn set_option(&mut self, socket: &mut MioSocket, option: SocketOption) -> io::Result<()> {
+        match &socket.0 {
+            Stream::Tcp(stream) => set_option(&SockRef::from(stream), option),
+            #[cfg(unix)]
+            Stream::Unix(stream) => set_option(&SockRef::from(stream), option),
+        }
+    }
+
+    fn set_datagrams_option(
+        &mut self,
+        socket: &mut MioDatagrams,
+        option: SocketOption,
+    ) -> io::Result<()> {
+        set_option(&SockRef::from(&socket.0), option)
+    }
+
     fn read(&mut self, socket: &mut MioSocket, into: &mut [u8]) -> io::Result<usize> {
         match &mut socket.0 {
             Stream::Tcp(stream) => stream.read(into),
@@ -425,6 +441,27 @@ fn register(registry: &Registry, stream: &mut Stream, token: u64) -> io::Result<
 }
 
 /// On 32-bit machines a token loses to `usize`; there this backend cannot serve.
+/// Sets an option of whatever kind of socket.
+fn set_option(socket: &SockRef<'_>, option: SocketOption) -> io::Result<()> {
+    // Setting its times turns keep-alive on: that is another option.
+    let keep = |keepalive: TcpKeepalive| {
+        let is_on = socket.keepalive()?;
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_keepalive(is_on)
+    };
+    match option {
+        SocketOption::KeepAlive(on) => socket.set_keepalive(on),
+        SocketOption::KeepAliveIdle(time) => keep(TcpKeepalive::new().with_time(time)),
+        SocketOption::KeepAliveInterval(time) => keep(TcpKeepalive::new().with_interval(time)),
+        SocketOption::KeepAliveCount(count) => keep(TcpKeepalive::new().with_retries(count)),
+        SocketOption::SendBuffer(bytes) => socket.set_send_buffer_size(bytes as usize),
+        SocketOption::ReceiveBuffer(bytes) => socket.set_recv_buffer_size(bytes as usize),
+        SocketOption::Broadcast(on) => socket.set_broadcast(on),
+        SocketOption::Ttl(ttl) => socket.set_ttl_v4(u32::from(ttl)),
+        SocketOption::TypeOfService(class) => socket.set_tos_v4(u32::from(class)),
+    }
+}
+
 fn mio_token(token: u64) -> io::Result<Token> {
     let token = usize::try_from(token).map_err(|_| ErrorKind::Unsupported)?;
     Ok(Token(token))

@@ -15,6 +15,7 @@
 
 #[cfg(feature = "mio")]
 pub mod mio;
+mod option;
 pub mod preceded;
 #[cfg(feature = "mio")]
 mod resolve;
@@ -22,6 +23,7 @@ mod resolve;
 pub mod tls;
 mod tls_error;
 
+pub use option::SocketOption;
 pub use tls_error::{TlsError, TlsErrorKind};
 
 use crate::buffer::SendBuffer;
@@ -202,6 +204,28 @@ pub trait Net {
     /// # Errors
     /// What the system refuses.
     fn set_ttl(&mut self, socket: &mut Self::Socket, ttl: u8) -> io::Result<()>;
+
+    /// Sets an option of a socket. What is not the system's has none.
+    ///
+    /// # Errors
+    /// `Unsupported`, or what the system refuses.
+    fn set_option(&mut self, socket: &mut Self::Socket, option: SocketOption) -> io::Result<()> {
+        let _ = (socket, option);
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// As [`set_option`](Self::set_option), for a socket of datagrams.
+    ///
+    /// # Errors
+    /// As there.
+    fn set_datagrams_option(
+        &mut self,
+        socket: &mut Self::Datagrams,
+        option: SocketOption,
+    ) -> io::Result<()> {
+        let _ = (socket, option);
+        Err(ErrorKind::Unsupported.into())
+    }
 
     /// Reads what has arrived, at most `into.len()` bytes; 0 means that the peer has finished.
     ///

@@ -26,6 +26,7 @@
 
 mod connect;
 mod listener;
+mod option;
 mod resolve;
 mod stream;
 mod tls;

@@ -93,6 +93,7 @@ atoms! {
     SendLatest = "sendLatest",
     SendTo = "sendTo",
     SetNoDelay = "setNoDelay",
+    SetOption = "setOption",
     SetTtl = "setTtl",
     StartTls = "startTls",
     Stats = "stats",

@@ -9,7 +9,7 @@
 //!
 //! Not here: what wakes whoever waits (`raw.rs`).
 
-use super::{KEPT_BYTES_MAX, Stream, StreamState, tls};
+use super::{KEPT_BYTES_MAX, Stream, StreamState, option, tls};
 use crate::net::methods;
 use crate::runtime::Worker;
 use crate::scheduler;
@@ -42,6 +42,8 @@ pub(super) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> 
     methods::add(lua, worker, (tag, Atom::StartTls), c"startTls", start_tls)?;
     let nodelay = (tag, Atom::SetNoDelay);
     methods::add(lua, worker, nodelay, c"setNoDelay", set_no_delay)?;
+    let option = (tag, Atom::SetOption);
+    methods::add(lua, worker, option, c"setOption", set_option)?;
     methods::add(lua, worker, (tag, Atom::SetTtl), c"setTtl", set_ttl)
 }
 
@@ -53,6 +55,7 @@ const MEMBERS: &[&str] = &[
     "close",
     "startTls",
     "setNoDelay",
+    "setOption",
     "setTtl",
     "connected",
     "bufferedBytes",
@@ -114,6 +117,7 @@ fn invoke(stack: &mut Stack<'_>) -> Outcome {
         Some(Atom::Close) => close(stack),
         Some(Atom::StartTls) => start_tls(stack),
         Some(Atom::SetNoDelay) => set_no_delay(stack),
+        Some(Atom::SetOption) => set_option(stack),
         Some(Atom::SetTtl) => set_ttl(stack),
         _ => Err(methods::unknown_call(stack, "stream", MEMBERS)),
     }
@@ -297,6 +301,15 @@ fn set_no_delay(stack: &mut Stack<'_>) -> Outcome {
         .set_nodelay(stream.conn, nodelay);
     set.map_err(|_| trouble("setNoDelay", &stream))?;
     Ok(Returns::Values(0))
+}
+
+/// `stream:setOption(name, value)`.
+fn set_option(stack: &mut Stack<'_>) -> Outcome {
+    let stream = this(stack)?;
+    if stream.is_closed.get() || stream.is_gone.get() {
+        return Err(trouble("setOption", &stream));
+    }
+    option::set(stack, stream.conn, "stream:setOption")
 }
 
 /// `stream:setTtl(ttl)`.

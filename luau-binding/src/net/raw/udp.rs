@@ -10,7 +10,7 @@
 //!
 //! Not here: how long a datagram may be, whether it arrives (core, and the network).
 
-use super::{Dropped, KEPT_BYTES_MAX, error_words, words};
+use super::{Dropped, KEPT_BYTES_MAX, error_words, option, words};
 use crate::net::{methods, server};
 use crate::runtime::Worker;
 use crate::scheduler::{self, WaitKey};
@@ -207,10 +207,12 @@ pub(super) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> 
         .install_object::<Udp>()?;
     methods::add(lua, worker, (tag, Atom::SendTo), c"sendTo", send_to)?;
     methods::add(lua, worker, (tag, Atom::Receive), c"receive", receive)?;
+    let option = (tag, Atom::SetOption);
+    methods::add(lua, worker, option, c"setOption", set_option)?;
     methods::add(lua, worker, (tag, Atom::Close), c"close", close)
 }
 
-const MEMBERS: &[&str] = &["sendTo", "receive", "close", "port", "address"];
+const MEMBERS: &[&str] = &["sendTo", "receive", "setOption", "close", "port", "address"];
 
 fn this(stack: &Stack<'_>) -> Result<Rc<UdpState>, Raise> {
     let must = "a UdpSocket (call methods with a colon)";
@@ -235,6 +237,7 @@ fn invoke(stack: &mut Stack<'_>) -> Outcome {
     match stack.called_member() {
         Some(Atom::SendTo) => send_to(stack),
         Some(Atom::Receive) => receive(stack),
+        Some(Atom::SetOption) => set_option(stack),
         Some(Atom::Close) => close(stack),
         _ => Err(methods::unknown_call(stack, "UdpSocket", MEMBERS)),
     }
@@ -312,6 +315,15 @@ fn receive(stack: &mut Stack<'_>) -> Outcome {
     let key = scheduler::wait_for_wire(worker, stack)?;
     socket.reader.set(Some(key));
     Ok(Returns::Suspend)
+}
+
+/// `socket:setOption(name, value)`.
+fn set_option(stack: &mut Stack<'_>) -> Outcome {
+    let socket = this(stack)?;
+    if socket.is_closed.get() {
+        return Err(Raise::from(socket.trouble()));
+    }
+    option::set(stack, socket.conn, "socket:setOption")
 }
 
 /// `socket:close()`. Doing it twice does nothing.

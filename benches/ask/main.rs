@@ -2,7 +2,7 @@
 //! tokio's current-thread runtime. Plain HTTP, connections kept, a fixed answer of 13 bytes.
 //!
 //! ```sh
-//! cargo run --release -p hukilau-benches --bin ask -- [REQUESTS] [ROUNDS]
+//! cargo run --release -p hukilau-benches --example ask -- [REQUESTS] [ROUNDS]
 //! ```
 //!
 //! Counted is the CPU time of the asking thread alone; the server's threads are others. Peers take

@@ -6,13 +6,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::peers::{PEERS, Peer};
-use crate::rounds::Plan;
 use crate::workload::{WORKLOADS, Workload};
+use crate::{at_rate, rounds, scale};
 
 /// Shown for `--help` and with each misuse.
 pub(crate) const USAGE: &str = "\
-usage: load [quick] [WORKLOAD…] [--peers NAME,…] [--rounds N] [--round-ms N] [--latency] [--huki PATH] [--list]
+usage: load [all | quick] [WORKLOAD…] [--peers NAME,…] [--rounds N] [--round-ms N] [--latency] [--huki PATH] [--list]
+       load report FILE            tables into benches/README.md, pictures into benches/charts, of a run's JSON lines
+       load soak [MINUTES]         everything at once against one process of huki, 30 minutes
+       load neighbour [PEER…]      what floods do to others
 
+  all            every workload, at length: some 20 minutes
   quick          fewer and shorter rounds: a glance, not a figure to quote
   WORKLOAD       by name; none: all of them
   --peers        only these; floor and hyper are always measured, for the ratios
@@ -22,12 +26,20 @@ usage: load [quick] [WORKLOAD…] [--peers NAME,…] [--rounds N] [--round-ms N]
   --huki PATH    measure this binary instead of building it from the sources here
   --list         print workloads and peers";
 
+/// How long and how often, for each kind of measurement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plans {
+    pub(crate) rounds: rounds::Plan,
+    pub(crate) latency: at_rate::Plan,
+    pub(crate) scale: scale::Plan,
+}
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) workloads: Vec<&'static Workload>,
     pub(crate) peers: Vec<&'static Peer>,
-    pub(crate) plan: Plan,
+    pub(crate) plans: Plans,
     pub(crate) lists: bool,
     /// The binary to measure as the peer `huki`; none: the one of these sources, built if need be.
     pub(crate) huki: Option<PathBuf>,
@@ -38,35 +50,28 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Args,
     let mut args = Args {
         workloads: Vec::new(),
         peers: PEERS.iter().collect(),
-        plan: Plan {
-            rounds: 12,
-            round: Duration::from_millis(500),
-            warm_up: Duration::from_millis(200),
-            samples: 5,
-            latencies: false,
-        },
+        plans: at_length(),
         lists: false,
         huki: None,
     };
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "quick" => {
-                args.plan = Plan {
-                    latencies: args.plan.latencies,
-                    ..quick()
-                };
+                let latencies = args.plans.rounds.latencies;
+                args.plans = quick();
+                args.plans.rounds.latencies = latencies;
             }
             "--huki" => match arguments.next() {
                 Some(path) => args.huki = Some(PathBuf::from(path)),
                 None => return Err(format!("--huki: expected a path\n{USAGE}")),
             },
-            "--latency" => args.plan.latencies = true,
+            "--latency" => args.plans.rounds.latencies = true,
             "all" => args.workloads = WORKLOADS.iter().collect(),
             "--list" => args.lists = true,
             "--help" | "-h" => return Err(USAGE.to_owned()),
-            "--rounds" => args.plan.rounds = number(&argument, arguments.next())?,
+            "--rounds" => args.plans.rounds.rounds = number(&argument, arguments.next())?,
             "--round-ms" => {
-                args.plan.round =
+                args.plans.rounds.round =
                     Duration::from_millis(number(&argument, arguments.next())? as u64);
             }
             "--peers" => args.peers = peers(&arguments.next().unwrap_or_default())?,
@@ -82,13 +87,47 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Args,
     Ok(args)
 }
 
-fn quick() -> Plan {
-    Plan {
-        rounds: 5,
-        round: Duration::from_millis(200),
-        warm_up: Duration::from_millis(100),
-        samples: 3,
-        latencies: false,
+fn at_length() -> Plans {
+    Plans {
+        rounds: rounds::Plan {
+            rounds: 12,
+            round: Duration::from_millis(500),
+            warm_up: Duration::from_secs(1),
+            samples: 5,
+            latencies: false,
+        },
+        latency: at_rate::Plan {
+            rounds: 6,
+            capacity: Duration::from_millis(300),
+            load: Duration::from_secs(1),
+        },
+        scale: scale::Plan {
+            rounds: 7,
+            round: Duration::from_millis(300),
+            most: usize::MAX,
+        },
+    }
+}
+
+fn quick() -> Plans {
+    Plans {
+        rounds: rounds::Plan {
+            rounds: 3,
+            round: Duration::from_millis(120),
+            warm_up: Duration::from_millis(300),
+            samples: 1,
+            latencies: false,
+        },
+        latency: at_rate::Plan {
+            rounds: 1,
+            capacity: Duration::from_millis(200),
+            load: Duration::from_millis(500),
+        },
+        scale: scale::Plan {
+            rounds: 2,
+            round: Duration::from_millis(100),
+            most: 1000,
+        },
     }
 }
 
@@ -134,7 +173,7 @@ mod tests {
         let args = parsed("get --peers hyper-flush --rounds 3").unwrap();
         let names: Vec<_> = args.peers.iter().map(|peer| peer.name).collect();
         assert_eq!(names, ["floor", "hyper", "hyper-flush"]);
-        assert_eq!((args.workloads.len(), args.plan.rounds), (1, 3));
+        assert_eq!((args.workloads.len(), args.plans.rounds.rounds), (1, 3));
     }
 
     #[test]

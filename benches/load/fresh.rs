@@ -12,10 +12,10 @@
 
 use std::time::Duration;
 
-use crate::client::Client;
+use crate::client::Generator;
 use crate::measure::{clock, memory};
-use crate::peers::Peer;
 use crate::peers::process::Process;
+use crate::peers::{Mode, Peer};
 use crate::workload::{Measure, Workload};
 
 /// Connections that are open before memory is read first, so that pools and areas exist by then.
@@ -64,14 +64,14 @@ pub(crate) fn measure(
 }
 
 fn take(workload: &Workload, peer: &Peer, core: usize) -> Result<f64, String> {
-    let process = Process::start(peer, core)?;
+    let process = Process::start(peer, Mode::of(workload.kind), core)?;
     match workload.measure {
         Measure::Start => {
-            Client::connect(process.port, workload)?;
+            Generator::connect(process.port, workload)?;
             let took = clock::monotonic().saturating_sub(process.launched);
             Ok(took.as_secs_f64() * 1000.0)
         }
-        Measure::IdleMemory | Measure::CpuTime => idle_bytes(workload, &process),
+        _ => idle_bytes(workload, &process),
     }
 }
 
@@ -81,10 +81,10 @@ fn idle_bytes(workload: &Workload, process: &Process) -> Result<f64, String> {
         connections: WARM_CONNECTIONS,
         ..*workload
     };
-    let mut warm = Client::connect(process.port, &few)?;
+    let mut warm = Generator::connect(process.port, &few)?;
     warm.run(Duration::ZERO)?;
     let before = memory::resident_bytes(process.id())?;
-    let mut idle = Client::connect(process.port, workload)?;
+    let mut idle = Generator::connect(process.port, workload)?;
     idle.run(Duration::ZERO)?;
     let after = memory::resident_bytes(process.id())?;
     // Both clients keep their connections open up to here.

@@ -5,7 +5,7 @@
 //! life to the harness and becomes any other program.
 //!
 //! ```text
-//!  args ─▶ workload ─▶ rounds, fresh ─▶ report, record
+//!  args ─▶ workload ─▶ rounds, fresh, at_rate, scale ─▶ report, record ─▶ recorded ─▶ markdown, picture
 //!                        │ ╲
 //!             client ◀───┘  ╲──▶ peers (separate processes)
 //!          (generator)       ╲──▶ measure (/proc of each peer)
@@ -24,9 +24,15 @@
 #[cfg(target_os = "linux")]
 mod args;
 #[cfg(target_os = "linux")]
+mod at_rate;
+#[cfg(target_os = "linux")]
+mod chart;
+#[cfg(target_os = "linux")]
 mod client;
 #[cfg(target_os = "linux")]
 mod fresh;
+#[cfg(target_os = "linux")]
+mod markdown;
 #[cfg(target_os = "linux")]
 mod measure;
 #[cfg(target_os = "linux")]
@@ -34,13 +40,21 @@ mod neighbour;
 #[cfg(target_os = "linux")]
 mod peers;
 #[cfg(target_os = "linux")]
+mod picture;
+#[cfg(target_os = "linux")]
 mod record;
+#[cfg(target_os = "linux")]
+mod recorded;
 #[cfg(target_os = "linux")]
 mod report;
 #[cfg(target_os = "linux")]
 mod rounds;
 #[cfg(target_os = "linux")]
 mod run;
+#[cfg(target_os = "linux")]
+mod scale;
+#[cfg(target_os = "linux")]
+mod soak;
 #[cfg(target_os = "linux")]
 mod workload;
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::measure::{clock, cpu, machine, memory};
-use crate::peers::{self, PEERS, Peer, Speaks, process};
+use crate::peers::{self, PEERS, Peer, process};
 use crate::workload::HELLO;
 
 /// Connections that flood.
@@ -125,8 +125,8 @@ pub(crate) fn main(names: &[String]) -> Result<ExitCode, String> {
         names => names.iter().any(|name| name == peer.name),
     };
     let mut peers: Vec<&'static Peer> = PEERS.iter().filter(wanted).collect();
-    for (peer, error) in peers::prepare(&mut peers, None) {
-        println!("{}: left out: {error}", peer.name);
+    for absent in peers::prepare(&mut peers, None) {
+        println!("{}: left out: {}", absent.peer.name, absent.why);
     }
     for is_websocket in [false, true] {
         let what = if is_websocket { "an echo" } else { "a GET" };
@@ -134,11 +134,7 @@ pub(crate) fn main(names: &[String]) -> Result<ExitCode, String> {
         println!("| peer | flood | answers | CPU time | p50 | p99 | most | resident MiB |");
         println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
         for peer in &peers {
-            let fits = match peer.speaks {
-                Speaks::Both => true,
-                Speaks::Http => !is_websocket,
-                Speaks::WebSocket => is_websocket,
-            };
+            let fits = [peer.http, peer.websocket][usize::from(is_websocket)];
             if !fits {
                 continue;
             }

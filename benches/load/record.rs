@@ -14,11 +14,13 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::client::latency::Histogram;
+use crate::at_rate::{self, Latencies};
+use crate::client::latency::{POINTS, Percentiles};
 use crate::fresh::Samples;
 use crate::measure::machine;
 use crate::peers::Peer;
-use crate::rounds::{Plan, Series};
+use crate::rounds::{Plan, Round, Series};
+use crate::scale::{self, Step};
 use crate::workload::Workload;
 
 /// The file of one run.
@@ -30,11 +32,11 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Creates a file named after the second of the run.
-    pub(crate) fn create(unix_seconds: u64) -> io::Result<Self> {
+    /// Creates a file named after what is run and the second of the run.
+    pub(crate) fn create(kind: &str, unix_seconds: u64) -> io::Result<Self> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
         fs::create_dir_all(&folder)?;
-        let path = folder.join(format!("load-{unix_seconds}.jsonl"));
+        let path = folder.join(format!("{kind}-{unix_seconds}.jsonl"));
         let about = format!(
             r#""time":{unix_seconds},"processor":{},"cores":{},"kernel":{},"congestion_control":{},"commit":{}"#,
             quoted(&machine::processor()),
@@ -59,28 +61,13 @@ impl Record {
     ) -> io::Result<()> {
         for series in all {
             let outcome = match &series.outcome {
-                Ok(rounds) => {
-                    let rounds: Vec<String> = rounds
-                        .iter()
-                        .map(|round| {
-                            format!(
-                                r#"{{"answers":{},"wall_ns":{},"cpu_ns":{},"user_ticks":{},"system_ticks":{}}}"#,
-                                round.answers,
-                                round.wall.as_nanos(),
-                                round.cpu.total_ns,
-                                round.cpu.user_ticks,
-                                round.cpu.system_ticks
-                            )
-                        })
-                        .collect();
-                    format!(r#""rounds":[{}]"#, rounds.join(","))
-                }
-                Err(error) => format!(r#""error":{}"#, quoted(error)),
+                Ok(rounds) => rounds_member(rounds),
+                Err(error) => error_member(error),
             };
             let latencies = series
                 .latencies
                 .as_ref()
-                .map_or_else(String::new, latency_member);
+                .map_or_else(String::new, |latencies| latency_member(latencies) + ",");
             let round_ms = plan.round.as_millis();
             let outcome = format!(r#""round_ms":{round_ms},{latencies}{outcome}"#);
             self.line(workload, series.peer, &outcome)?;
@@ -97,49 +84,102 @@ impl Record {
         for samples in all {
             let outcome = match &samples.outcome {
                 Ok(values) => format!(r#""samples":{values:?}"#),
-                Err(error) => format!(r#""error":{}"#, quoted(error)),
+                Err(error) => error_member(error),
             };
             self.line(workload, samples.peer, &outcome)?;
         }
         Ok(())
     }
 
+    /// Appends a line for each peer and load.
+    pub(crate) fn append_latencies(&mut self, all: &[Latencies]) -> io::Result<()> {
+        for latencies in all {
+            let peer = latencies.peer;
+            match &latencies.outcome {
+                Ok(loads) => {
+                    for at in loads {
+                        let percentiles = latency_member(&at.latencies);
+                        let outcome =
+                            format!(r#""load":{},"rate":{:.0},{percentiles}"#, at.load, at.rate);
+                        self.line(&at_rate::WORKLOAD, peer, &outcome)?;
+                    }
+                }
+                Err(error) => self.line(&at_rate::WORKLOAD, peer, &error_member(error))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a line for each peer at one number of connections.
+    pub(crate) fn append_steps(&mut self, plan: scale::Plan, all: &[Step]) -> io::Result<()> {
+        for step in all {
+            let outcome = match &step.outcome {
+                Ok(cost) => format!(
+                    r#""round_ms":{},"bytes_per_connection":{:.1},{}"#,
+                    plan.round.as_millis(),
+                    cost.bytes,
+                    rounds_member(&cost.rounds)
+                ),
+                Err(error) => error_member(error),
+            };
+            self.line(&scale::workload(step.connections), step.peer, &outcome)?;
+        }
+        Ok(())
+    }
+
     fn line(&mut self, workload: &Workload, peer: &Peer, outcome: &str) -> io::Result<()> {
-        writeln!(
-            self.file,
-            r#"{{{},"workload":{},"connections":{},"in_flight":{},"pinned_cores":{},"peer":{},"settings":{},{outcome}}}"#,
-            self.about,
+        self.write(&format!(
+            r#""workload":{},"connections":{},"in_flight":{},"pinned_cores":{},"peer":{},"settings":{},{outcome}"#,
             quoted(workload.name),
             workload.connections,
             workload.in_flight,
             workload.cores,
             quoted(peer.name),
-            quoted(peer.settings)
-        )?;
+            quoted(&peer.settings())
+        ))
+    }
+
+    /// Appends a line of these members, behind those that every line has.
+    pub(crate) fn write(&mut self, members: &str) -> io::Result<()> {
+        writeln!(self.file, "{{{},{members}}}", self.about)?;
         self.file.flush()
     }
 }
 
-/// Percentiles in nanoseconds, as a member with its comma.
-fn latency_member(latencies: &Histogram) -> String {
-    let ns = |per_mille| {
-        latencies
-            .percentile(per_mille)
-            .unwrap_or_default()
-            .as_nanos()
-    };
-    format!(
-        r#""latency_ns":{{"p50":{},"p90":{},"p99":{},"p999":{},"max":{}}},"#,
-        ns(500),
-        ns(900),
-        ns(990),
-        ns(999),
-        ns(1000)
-    )
+/// Percentiles in nanoseconds, as a member.
+fn latency_member(latencies: &Percentiles) -> String {
+    let members: Vec<String> = POINTS
+        .iter()
+        .zip(latencies)
+        .map(|((point, _), nanoseconds)| format!(r#""{point}":{nanoseconds}"#))
+        .collect();
+    format!(r#""latency_ns":{{{}}}"#, members.join(","))
+}
+
+/// All rounds, as a member.
+fn rounds_member(rounds: &[Round]) -> String {
+    let rounds: Vec<String> = rounds
+        .iter()
+        .map(|round| {
+            format!(
+                r#"{{"answers":{},"wall_ns":{},"cpu_ns":{},"user_ticks":{},"system_ticks":{}}}"#,
+                round.answers,
+                round.wall.as_nanos(),
+                round.cpu.total_ns,
+                round.cpu.user_ticks,
+                round.cpu.system_ticks
+            )
+        })
+        .collect();
+    format!(r#""rounds":[{}]"#, rounds.join(","))
+}
+
+fn error_member(error: &str) -> String {
+    format!(r#""error":{}"#, quoted(error))
 }
 
 /// A JSON string.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::from('"');
     for character in text.chars() {
         match character {

@@ -13,6 +13,7 @@
 
 use std::fmt::Write as _;
 
+use crate::client::latency::POINTS;
 use crate::fresh::Samples;
 use crate::rounds::{Round, Series};
 use crate::workload::{Measure, Workload};
@@ -44,8 +45,8 @@ pub(crate) fn summarise(rounds: &[Round], all: &[Series]) -> Summary {
     Summary {
         cpu_us,
         user_us: cpu_us * user_share,
-        to_floor: ratio(rounds, all, "floor"),
-        to_hyper: ratio(rounds, all, "hyper"),
+        to_floor: ratio_to(rounds, all, "floor"),
+        to_hyper: ratio_to(rounds, all, "hyper"),
         per_second: median(
             rounds
                 .iter()
@@ -55,19 +56,23 @@ pub(crate) fn summarise(rounds: &[Round], all: &[Series]) -> Summary {
 }
 
 /// The ratio of `rounds` to those of the peer named `yardstick`, if that one has figures.
-fn ratio(rounds: &[Round], all: &[Series], yardstick: &str) -> Option<Ratio> {
+fn ratio_to(rounds: &[Round], all: &[Series], yardstick: &str) -> Option<Ratio> {
     let yardstick = all.iter().find(|series| series.peer.name == yardstick)?;
-    let theirs = yardstick.outcome.as_ref().ok()?;
+    Some(ratio(rounds, yardstick.outcome.as_ref().ok()?))
+}
+
+/// The ratio of `rounds` to `theirs`, round by round.
+pub(crate) fn ratio(rounds: &[Round], theirs: &[Round]) -> Ratio {
     let mut ratios: Vec<f64> = rounds
         .iter()
         .zip(theirs)
         .map(|(own, their)| own.cpu_us() / their.cpu_us())
         .collect();
     ratios.sort_by(f64::total_cmp);
-    Some(Ratio {
+    Ratio {
         median: median(ratios.iter().copied()),
         spread: (quantile(&ratios, 3) - quantile(&ratios, 1)) / 2.0,
-    })
+    }
 }
 
 /// The median; 0 of nothing.
@@ -80,6 +85,13 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
         len if len % 2 == 1 => sorted[middle],
         _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
     }
+}
+
+/// The lower and the upper quartile.
+pub(crate) fn quartiles(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    (quantile(&sorted, 1), quantile(&sorted, 3))
 }
 
 /// The n-th quartile of sorted values, nearest rank.
@@ -129,16 +141,15 @@ pub(crate) fn latency_table(all: &[Series]) -> String {
             continue;
         };
         if text.is_empty() {
-            let _ = writeln!(
-                text,
-                "  {:<16} {:>9} {:>9} {:>9} {:>9} {:>9}",
-                "latency, us", "50 %", "90 %", "99 %", "99.9 %", "longest"
-            );
+            let _ = write!(text, "  {:<16}", "latency, us");
+            for (point, _) in POINTS {
+                let _ = write!(text, " {point:>9}");
+            }
+            text.push('\n');
         }
         let _ = write!(text, "  {:<16}", series.peer.name);
-        for per_mille in [500, 900, 990, 999, 1000] {
-            let latency = latencies.percentile(per_mille).unwrap_or_default();
-            let _ = write!(text, " {:>9.1}", latency.as_secs_f64() * 1e6);
+        for nanoseconds in latencies {
+            let _ = write!(text, " {:>9.1}", *nanoseconds as f64 / 1000.0);
         }
         text.push('\n');
     }

@@ -21,11 +21,11 @@
 
 use std::time::Duration;
 
-use crate::client::Client;
-use crate::client::latency::Histogram;
+use crate::client::Generator;
+use crate::client::latency::{Histogram, Percentiles};
 use crate::measure::cpu::{CpuTime, cpu_time};
-use crate::peers::Peer;
 use crate::peers::process::Process;
+use crate::peers::{Mode, Peer};
 use crate::workload::Workload;
 
 /// How long and how often.
@@ -33,6 +33,7 @@ use crate::workload::Workload;
 pub(crate) struct Plan {
     pub(crate) rounds: usize,
     pub(crate) round: Duration,
+    /// Long enough for just-in-time compilers.
     pub(crate) warm_up: Duration,
     /// Fresh processes per peer, for what is sampled once per process (`fresh.rs`).
     pub(crate) samples: usize,
@@ -61,12 +62,12 @@ pub(crate) struct Series {
     pub(crate) peer: &'static Peer,
     pub(crate) outcome: Result<Vec<Round>, String>,
     /// Of all rounds together, if asked for.
-    pub(crate) latencies: Option<Histogram>,
+    pub(crate) latencies: Option<Percentiles>,
 }
 
 /// A peer that takes part.
 struct Entrant {
-    client: Client,
+    client: Generator,
     process: Process,
 }
 
@@ -117,7 +118,8 @@ pub(crate) fn measure(
     for (series, entrant) in series.iter_mut().zip(&entrants) {
         series.latencies = entrant
             .as_ref()
-            .and_then(|entrant| entrant.client.latencies().cloned());
+            .and_then(|entrant| entrant.client.latencies())
+            .map(Histogram::percentiles);
     }
     series
 }
@@ -128,8 +130,8 @@ fn enter(
     plan: Plan,
     core: usize,
 ) -> Result<Entrant, String> {
-    let process = Process::start(peer, core)?;
-    let client = Client::connect(process.port, workload)?;
+    let process = Process::start(peer, Mode::of(workload.kind), core)?;
+    let client = Generator::connect(process.port, workload)?;
     let mut entrant = Entrant { client, process };
     entrant.run(plan.warm_up)?;
     if plan.latencies {

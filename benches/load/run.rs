@@ -7,7 +7,9 @@
 //! Not here: how any of it is done.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::args::{self, Args};
@@ -15,26 +17,19 @@ use crate::measure::{clock, machine};
 use crate::peers::{self, PEERS, Peer, process};
 use crate::record::Record;
 use crate::workload::{Measure, WORKLOADS, Workload};
-use crate::{fresh, neighbour, report, rounds};
+use crate::{at_rate, fresh, markdown, neighbour, picture, recorded, report, rounds, scale, soak};
+
+/// Peers that are drawn as lines: more would hide each other.
+const LINES: [&str; 5] = ["floor", "core", "huki", "hyper", "bun"];
 
 /// Picks the role of this process.
 pub(crate) fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let outcome = match arguments.first().and_then(|role| role.to_str()) {
-        Some("serve") => {
-            let name = arguments
-                .get(1)
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            peers::serve(name).map(|()| ExitCode::SUCCESS)
-        }
-        Some("neighbour") => {
-            let names = arguments[1..].iter();
-            let names: Vec<String> = names
-                .map(|name| name.to_string_lossy().into_owned())
-                .collect();
-            neighbour::main(&names)
-        }
+        Some("serve") => peers::serve(&words(&arguments[1..])).map(|()| ExitCode::SUCCESS),
+        Some("report") => write_report(&words(&arguments[1..])),
+        Some("soak") => soak::main(&words(&arguments[1..])),
+        Some("neighbour") => neighbour::main(&words(&arguments[1..])),
         Some("launch") => process::launch(&arguments[1..]).map(|()| ExitCode::SUCCESS),
         _ => harness(arguments),
     };
@@ -42,6 +37,13 @@ pub(crate) fn main() -> ExitCode {
         eprintln!("load: {error}");
         ExitCode::FAILURE
     })
+}
+
+fn words(arguments: &[OsString]) -> Vec<String> {
+    let words = arguments.iter();
+    words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect()
 }
 
 fn harness(arguments: Vec<OsString>) -> Result<ExitCode, String> {
@@ -56,8 +58,8 @@ fn harness(arguments: Vec<OsString>) -> Result<ExitCode, String> {
     }
     machine::raise_file_limit()?;
     let cores = machine::cores()?;
-    let mut record =
-        Record::create(clock::unix_seconds()).map_err(|error| format!("results: {error}"))?;
+    let mut record = Record::create("load", clock::unix_seconds())
+        .map_err(|error| format!("results: {error}"))?;
     println!(
         "{}, {} cores, Linux {}, TCP {}, commit {}; {} rounds of {} ms",
         machine::processor(),
@@ -65,21 +67,36 @@ fn harness(arguments: Vec<OsString>) -> Result<ExitCode, String> {
         machine::kernel(),
         machine::congestion_control(),
         machine::commit(),
-        args.plan.rounds,
-        args.plan.round.as_millis()
+        args.plans.rounds.rounds,
+        args.plans.rounds.round.as_millis()
     );
-    for peer in &args.peers {
-        println!("  {:<16} {}", peer.name, peer.settings);
-    }
     let mut all_whole = true;
-    for (peer, error) in peers::prepare(&mut args.peers, args.huki.take()) {
-        println!("  {}: left out: {error}", peer.name);
-        all_whole = false;
+    let absent = peers::prepare(&mut args.peers, args.huki.take());
+    for peer in &args.peers {
+        println!("  {:<16} {}", peer.name, peer.settings());
     }
-    for workload in &args.workloads {
-        all_whole &= measure(workload, &args, &cores, &mut record)?;
+    for absent in absent {
+        println!("  {:<16} left out: {}", absent.peer.name, absent.why);
+        all_whole &= absent.optional;
     }
-    println!("\nevery round: {}", record.path.display());
+    let began = clock::now();
+    for (nth, workload) in args.workloads.iter().enumerate() {
+        let place = format!(
+            "[{} of {}, {} s]",
+            nth + 1,
+            args.workloads.len(),
+            began.elapsed().as_secs()
+        );
+        all_whole &= measure(workload, &place, &args, &cores, &mut record)?;
+    }
+    let folder = record.path.with_extension("");
+    let pictures = picture::write(&recorded::read(&record.path)?, &folder)?;
+    println!(
+        "\n{} s, every round: {}",
+        began.elapsed().as_secs(),
+        record.path.display()
+    );
+    println!("{} pictures: {}", pictures.len(), folder.display());
     Ok(if all_whole {
         ExitCode::SUCCESS
     } else {
@@ -90,6 +107,7 @@ fn harness(arguments: Vec<OsString>) -> Result<ExitCode, String> {
 /// Measures, prints and records one workload; false if a peer failed.
 fn measure(
     workload: &Workload,
+    place: &str,
     args: &Args,
     cores: &[usize],
     record: &mut Record,
@@ -102,32 +120,92 @@ fn measure(
         return Ok(true);
     };
     process::pin(*generator_core)?;
+    let is_drawn_as_line = matches!(workload.measure, Measure::Latency | Measure::Scale);
     let peers: Vec<&'static Peer> = args
         .peers
         .iter()
         .copied()
         .filter(|peer| peer.answers(workload.kind))
+        .filter(|peer| !is_drawn_as_line || LINES.contains(&peer.name))
         .collect();
-    let core = cores[0];
-    let (table, recorded, is_whole) = if workload.measure == Measure::CpuTime {
-        let series = rounds::measure(workload, &peers, args.plan, core, &mut progress);
-        (
-            report::table(workload, &series) + &report::latency_table(&series),
-            record.append(workload, args.plan, &series),
-            series.iter().all(|series| series.outcome.is_ok()),
-        )
-    } else {
-        let samples = fresh::measure(workload, &peers, args.plan.samples, core, &mut progress);
-        (
-            report::samples_table(workload, &samples),
-            record.append_samples(workload, &samples),
-            samples.iter().all(|samples| samples.outcome.is_ok()),
-        )
+    let (core, plans) = (cores[0], args.plans);
+    let mut progress = |now: &str| progress(&format!("{place} {now}"));
+    let (table, recorded, is_whole) = match workload.measure {
+        Measure::CpuTime => {
+            let series = rounds::measure(workload, &peers, plans.rounds, core, &mut progress);
+            (
+                report::table(workload, &series) + &report::latency_table(&series),
+                record.append(workload, plans.rounds, &series),
+                series.iter().all(|series| series.outcome.is_ok()),
+            )
+        }
+        Measure::IdleMemory | Measure::Start => {
+            let samples =
+                fresh::measure(workload, &peers, plans.rounds.samples, core, &mut progress);
+            (
+                report::samples_table(workload, &samples),
+                record.append_samples(workload, &samples),
+                samples.iter().all(|samples| samples.outcome.is_ok()),
+            )
+        }
+        Measure::Latency => {
+            let all = at_rate::measure(&peers, plans.latency, core, &mut progress);
+            (
+                markdown::latencies(&all),
+                record.append_latencies(&all),
+                all.iter().all(|one| one.outcome.is_ok()),
+            )
+        }
+        Measure::Scale => {
+            let mut all = Vec::new();
+            for connections in scale::steps(plans.scale, machine::file_limit()) {
+                all.extend(scale::measure(
+                    &peers,
+                    connections,
+                    plans.scale,
+                    core,
+                    &mut progress,
+                ));
+            }
+            (
+                markdown::scale(&all),
+                record.append_steps(plans.scale, &all),
+                all.iter().all(|step| step.outcome.is_ok()),
+            )
+        }
     };
     progress("");
     print!("{table}");
     recorded.map_err(|error| format!("results: {error}"))?;
     Ok(is_whole)
+}
+
+/// `load report FILE`: tables into the README, pictures beside it.
+fn write_report(arguments: &[String]) -> Result<ExitCode, String> {
+    let [file] = arguments else {
+        return Err("report: expected the file of a run, benches/results/load-….jsonl".to_owned());
+    };
+    let run = recorded::read(Path::new(file))?;
+    let benches = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pictures = picture::write(&run, &benches.join("charts"))?;
+    let tables = markdown::whole(&run, &pictures);
+    let readme = benches.join("README.md");
+    let fail = |error| format!("{}: {error}", readme.display());
+    let text = fs::read_to_string(&readme).map_err(fail)?;
+    fs::write(&readme, markdown::replaced(&text, &tables)?).map_err(fail)?;
+    print!("{tables}");
+    if run.unknown > 0 {
+        println!(
+            "left out: {} lines of unknown workloads or peers",
+            run.unknown
+        );
+    }
+    println!(
+        "\nwritten: {}, {} pictures",
+        readme.display(),
+        pictures.len()
+    );
+    Ok(ExitCode::SUCCESS)
 }
 
 /// One line that overwrites itself, for a person who waits; nothing into a file.
@@ -147,6 +225,6 @@ fn list() {
     }
     println!("peers");
     for peer in PEERS {
-        println!("  {:<16} {}", peer.name, peer.settings);
+        println!("  {:<16} {}", peer.name, peer.settings());
     }
 }

@@ -38,6 +38,13 @@ pub(crate) enum Kind {
     /// A WebSocket message of so many bytes at `/echo`, answered by itself. Text if `binary` is
     /// false.
     Echo { bytes: usize, binary: bool },
+    /// A text message of so many bytes that one WebSocket of a room sends; the answers are its
+    /// deliveries, one to each socket.
+    Room { bytes: usize },
+    /// `GET /` with `Connection: close`, each on a connection of its own, from opening to end.
+    Churn,
+    /// [`Get`](Self::Get) over TLS 1.3, the handshakes done before.
+    TlsGet,
 }
 
 /// What is measured of the server meanwhile.
@@ -49,6 +56,10 @@ pub(crate) enum Measure {
     IdleMemory,
     /// Milliseconds from the start of the program to the first answer.
     Start,
+    /// What clients wait at shares of the capacity (`at_rate.rs`).
+    Latency,
+    /// CPU time and memory by the number of connections (`scale.rs`).
+    Scale,
 }
 
 /// One line of the table.
@@ -152,6 +163,42 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         cores: 1,
     },
     Workload {
+        name: "room-1000",
+        title: "Broadcast of 32 B to 1,000, one core, per delivery",
+        measure: Measure::CpuTime,
+        kind: Kind::Room { bytes: 32 },
+        connections: 1000,
+        in_flight: 1,
+        cores: 1,
+    },
+    Workload {
+        name: "room-100-x16",
+        title: "Broadcast to 100, bursts of 16, one core, per delivery",
+        measure: Measure::CpuTime,
+        kind: Kind::Room { bytes: 32 },
+        connections: 100,
+        in_flight: 16,
+        cores: 1,
+    },
+    Workload {
+        name: "churn",
+        title: "Connect, GET, close, one core, 64 at once",
+        measure: Measure::CpuTime,
+        kind: Kind::Churn,
+        connections: 64,
+        in_flight: 1,
+        cores: 1,
+    },
+    Workload {
+        name: "tls-get",
+        title: "GET over TLS 1.3, one core, 64 connections",
+        measure: Measure::CpuTime,
+        kind: Kind::TlsGet,
+        connections: 64,
+        in_flight: 1,
+        cores: 1,
+    },
+    Workload {
         name: "idle-http",
         title: "Memory of an idle HTTP connection, of 5,000",
         measure: Measure::IdleMemory,
@@ -181,6 +228,8 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         in_flight: 1,
         cores: 1,
     },
+    crate::at_rate::WORKLOAD,
+    crate::scale::WORKLOAD,
 ];
 
 /// The posted document: the field first, at [`FIELD_AT`], then members of each JSON type up to 1

@@ -2,7 +2,7 @@
 //! same rustls, the same cryptography and the same certificate.
 //!
 //! ```sh
-//! cargo run --release -p hukilau-benches --bin tls -- [HANDSHAKES] [REQUESTS] [ROUNDS]
+//! cargo run --release -p hukilau-benches --example tls -- [HANDSHAKES] [REQUESTS] [ROUNDS]
 //! ```
 //!
 //! Each server is a thread, and counted is the CPU time of that thread, user and system; the client

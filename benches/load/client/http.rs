@@ -34,6 +34,15 @@ impl Http {
         )
     }
 
+    /// The same, with the wish that the connection end behind the answer.
+    pub(super) fn get_once() -> Self {
+        Self::repeated(
+            "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
+            1,
+            HELLO,
+        )
+    }
+
     /// `POST /field` with the 1 KiB document.
     pub(super) fn post_json(in_flight: u32) -> Self {
         let document = json_body();

@@ -1,9 +1,9 @@
 //! A histogram of latencies: 32 steps per power of two, so a percentile is right within 3 %.
 //!
-//! Recording is an index and an increment. What is recorded is the time from the first byte of a
-//! batch to the last of its answers, in a closed loop: under full load that is mostly the wait for
-//! the other connections, and connections that wait send nothing meanwhile. It compares peers at
-//! their own full speed; it does not say what a client sees at a given rate.
+//! Recording is an index and an increment. In a closed loop what is recorded is the time from the first
+//! byte of a batch to the last of its answers: under full load that is mostly the wait for the other
+//! connections, and connections that wait send nothing meanwhile. It compares peers at their own full
+//! speed; what a client sees at a given rate is recorded in an open loop (`open.rs`).
 //!
 //! Not here: reading the clock (`mod.rs`).
 
@@ -14,6 +14,22 @@ const STEPS: usize = 32;
 
 /// The bits of a step.
 const STEP_BITS: u32 = STEPS.trailing_zeros();
+
+/// The percentiles that are kept: what they are called, and how many of ten thousand lie below.
+pub(crate) const POINTS: [(&str, u64); 9] = [
+    ("p50", 5_000),
+    ("p75", 7_500),
+    ("p90", 9_000),
+    ("p95", 9_500),
+    ("p99", 9_900),
+    ("p99.5", 9_950),
+    ("p99.9", 9_990),
+    ("p99.99", 9_999),
+    ("max", 10_000),
+];
+
+/// Nanoseconds at each of [`POINTS`].
+pub(crate) type Percentiles = [u64; POINTS.len()];
 
 /// Counts per step, from 1 ns to the longest `u64`.
 #[derive(Clone, Debug)]
@@ -38,9 +54,17 @@ impl Histogram {
         self.total += 1;
     }
 
-    /// The latency that `per_mille` of a thousand do not exceed; nothing if none was recorded.
-    pub(crate) fn percentile(&self, per_mille: u64) -> Option<Duration> {
-        let wanted = (self.total * per_mille).div_ceil(1000).max(1);
+    /// The latencies at [`POINTS`]; zeros if none was recorded.
+    pub(crate) fn percentiles(&self) -> Percentiles {
+        POINTS.map(|(_, share)| {
+            let latency = self.percentile(share).unwrap_or_default();
+            u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX)
+        })
+    }
+
+    /// The latency that `share` of ten thousand do not exceed; nothing if none was recorded.
+    fn percentile(&self, share: u64) -> Option<Duration> {
+        let wanted = (self.total * share).div_ceil(10_000).max(1);
         let mut seen = 0;
         let step = self.counts.iter().position(|count| {
             seen += count;
@@ -89,11 +113,13 @@ mod tests {
     #[test]
     fn percentiles_count_from_below() {
         let mut histogram = Histogram::new();
-        assert_eq!(histogram.percentile(500), None);
+        assert_eq!(histogram.percentile(5_000), None);
         for value in 1..=10 {
             histogram.record(Duration::from_nanos(value));
         }
-        assert_eq!(histogram.percentile(500), Some(Duration::from_nanos(5)));
-        assert_eq!(histogram.percentile(1000), Some(Duration::from_nanos(10)));
+        assert_eq!(histogram.percentile(5_000), Some(Duration::from_nanos(5)));
+        assert_eq!(histogram.percentile(10_000), Some(Duration::from_nanos(10)));
+        let [half, .., longest] = histogram.percentiles();
+        assert_eq!((half, longest), (5, 10));
     }
 }

@@ -1,9 +1,10 @@
 //! The generator: many connections, each with a batch of requests in flight, on one epoll instance.
 //!
-//! Closed loop: a connection sends its next batch when the last is answered whole. The generator
+//! Closed loop: a connection sends its next batch when the last is answered whole; in a room one connection
+//! sends and all have to hear it. Open loop (`open.rs`): batches leave by the clock. The generator
 //! has no runtime and one thread; it reads into one area and keeps bytes per connection only while
 //! an answer is incomplete, so that it stays far cheaper than what it measures. What the bytes mean
-//! is a `Dialect`: `http.rs` or `websocket.rs`.
+//! is a `Dialect`: `http.rs` or `websocket.rs`. Connections that do not stay are `churn.rs`.
 //!
 //! Invariants
 //! - `run` returns with no answer outstanding on any connection, or with an error.
@@ -12,20 +13,26 @@
 //!
 //! Not here: which peer runs when (`rounds.rs`), CPU time (`measure/`).
 
+mod churn;
 mod http;
 pub(crate) mod latency;
+mod open;
+pub(crate) mod stream;
 mod websocket;
 
-pub(crate) use websocket::accept_key;
+pub(crate) use open::Arrivals;
+pub(crate) use websocket::{Echo, MASK, accept_key, push_length};
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
 
+use self::churn::Churn;
 use self::latency::Histogram;
+use self::stream::Stream;
 use crate::measure::clock;
 use crate::workload::{Kind, Workload};
 
@@ -34,6 +41,9 @@ const STALL: Timespec = Timespec {
     tv_sec: 5,
     tv_nsec: 0,
 };
+
+/// Events taken from the kernel at once.
+const EVENTS_MAX: usize = 1024;
 
 /// Bytes of the area that all connections read into.
 const AREA_BYTES: usize = 256 * 1024;
@@ -56,9 +66,11 @@ pub(crate) trait Dialect {
 }
 
 /// The dialect of a workload.
-pub(crate) fn dialect(workload: &Workload) -> Box<dyn Dialect> {
+fn dialect(workload: &Workload) -> Box<dyn Dialect> {
     match workload.kind {
-        Kind::Get => Box::new(http::Http::get(workload.in_flight)),
+        Kind::Get | Kind::TlsGet => Box::new(http::Http::get(workload.in_flight)),
+        Kind::Churn => Box::new(http::Http::get_once()),
+        Kind::Room { bytes } => Box::new(websocket::Echo::new(bytes, false, workload.in_flight)),
         Kind::PostJson => Box::new(http::Http::post_json(workload.in_flight)),
         Kind::Echo { bytes, binary } => {
             Box::new(websocket::Echo::new(bytes, binary, workload.in_flight))
@@ -73,6 +85,46 @@ pub(crate) struct Tally {
     pub(crate) wall: Duration,
 }
 
+/// What keeps a peer busy.
+pub(crate) enum Generator {
+    Kept(Client),
+    Churn(Churn),
+}
+
+impl Generator {
+    /// What `workload` needs, ready to run.
+    pub(crate) fn connect(port: u16, workload: &Workload) -> Result<Self, String> {
+        Ok(match workload.kind {
+            Kind::Churn => Self::Churn(Churn::new(port, workload.connections)?),
+            _ => Self::Kept(Client::connect(port, workload)?),
+        })
+    }
+
+    /// Keeps the peer busy for `duration`, then collects what is still owed.
+    pub(crate) fn run(&mut self, duration: Duration) -> Result<Tally, String> {
+        match self {
+            Self::Kept(client) => client.run(duration),
+            Self::Churn(churn) => churn.run(duration),
+        }
+    }
+
+    /// Records from now on what the answers of a batch take; not known of connections that do not
+    /// stay.
+    pub(crate) fn record_latencies(&mut self) {
+        if let Self::Kept(client) = self {
+            client.latencies = Some(Histogram::new());
+        }
+    }
+
+    /// What was recorded, if [`record_latencies`](Self::record_latencies) asked for it.
+    pub(crate) fn latencies(&self) -> Option<&Histogram> {
+        match self {
+            Self::Kept(client) => client.latencies.as_ref(),
+            Self::Churn(_) => None,
+        }
+    }
+}
+
 /// All connections to one peer.
 pub(crate) struct Client {
     epoll: OwnedFd,
@@ -81,15 +133,19 @@ pub(crate) struct Client {
     area: Vec<u8>,
     dialect: Box<dyn Dialect>,
     in_flight: u32,
+    /// Whether one connection speaks and all hear it.
+    is_room: bool,
+    /// Connections whose batch was answered in the last turn.
+    finished: Vec<usize>,
     /// What the answers took, if that is asked for: it costs a look at the clock per batch.
     latencies: Option<Histogram>,
 }
 
 struct Connection {
-    socket: TcpStream,
+    stream: Stream,
     /// Bytes of the batch that the socket has not taken yet.
     unsent: usize,
-    /// When the batch began; kept up only while latencies are recorded.
+    /// When the batch began, or was to begin; kept up only while latencies are recorded.
     began: Instant,
     /// Answers owed by the peer.
     due: u32,
@@ -105,28 +161,32 @@ impl Client {
         let mut client = Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)
                 .map_err(|error| format!("epoll_create: {error}"))?,
-            events: Vec::with_capacity(workload.connections),
+            events: Vec::with_capacity(workload.connections.min(EVENTS_MAX)),
             connections: Vec::with_capacity(workload.connections),
             area: vec![0; AREA_BYTES],
             dialect: dialect(workload),
             in_flight: workload.in_flight,
+            is_room: matches!(workload.kind, Kind::Room { .. }),
+            finished: Vec::new(),
             latencies: None,
         };
+        let tls = match workload.kind {
+            Kind::TlsGet => Some(stream::tls_settings()?),
+            _ => None,
+        };
         for index in 0..workload.connections {
-            let socket = greet(port, client.dialect.as_ref())
-                .map_err(|error| format!("connection {index}: {error}"))?;
-            client
-                .add(socket)
+            stream::open(port, index, tls.as_ref(), client.dialect.as_ref())
+                .and_then(|stream| client.add(stream).map_err(|error| error.to_string()))
                 .map_err(|error| format!("connection {index}: {error}"))?;
         }
         Ok(client)
     }
 
-    fn add(&mut self, socket: TcpStream) -> io::Result<()> {
+    fn add(&mut self, stream: Stream) -> io::Result<()> {
         let token = epoll::EventData::new_u64(self.connections.len() as u64);
-        epoll::add(&self.epoll, &socket, token, epoll::EventFlags::IN)?;
+        epoll::add(&self.epoll, &stream, token, epoll::EventFlags::IN)?;
         self.connections.push(Connection {
-            socket,
+            stream,
             unsent: 0,
             began: clock::now(),
             due: 0,
@@ -141,61 +201,109 @@ impl Client {
         let started = clock::now();
         let mut answers = 0;
         let mut owing = self.connections.len();
-        for index in 0..self.connections.len() {
+        self.start_all()?;
+        while owing > 0 {
+            answers += self.turn(owing)?;
+            let is_time_up = started.elapsed() >= duration;
+            if self.is_room || is_time_up {
+                owing -= self.finished.len();
+            } else {
+                for at in 0..self.finished.len() {
+                    self.start_batch(self.finished[at])?;
+                }
+            }
+            if self.is_room && owing == 0 && !is_time_up {
+                owing = self.connections.len();
+                self.start_all()?;
+            }
+        }
+        Ok(Tally {
+            answers,
+            wall: started.elapsed(),
+        })
+    }
+
+    /// The same with so many batches under way at any time, which pass through all connections in
+    /// turn.
+    pub(crate) fn run_window(
+        &mut self,
+        window: usize,
+        duration: Duration,
+    ) -> Result<Tally, String> {
+        let started = clock::now();
+        let mut answers = 0;
+        let mut idle: VecDeque<usize> = (0..self.connections.len()).collect();
+        let mut owing = window.min(idle.len());
+        for index in idle.drain(..owing) {
             self.start_batch(index)?;
         }
         while owing > 0 {
-            self.events.clear();
-            epoll::wait(
-                &self.epoll,
-                rustix::buffer::spare_capacity(&mut self.events),
-                Some(&STALL),
-            )
-            .map_err(|error| format!("epoll_wait: {error}"))?;
-            if self.events.is_empty() {
-                return Err(format!(
-                    "{owing} connections are owed answers and none came for {} s",
-                    STALL.tv_sec
-                ));
-            }
+            answers += self.turn(owing)?;
             let is_time_up = started.elapsed() >= duration;
-            for event in 0..self.events.len() {
-                let (token, flags) = (self.events[event].data.u64(), self.events[event].flags);
-                let index = usize::try_from(token)
-                    .map_err(|_| "epoll gave a token that nobody registered")?;
-                if flags.contains(epoll::EventFlags::OUT) {
-                    self.write(index)?;
-                }
-                if flags.intersects(
-                    epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR,
-                ) {
-                    let answered = self.read(index)?;
-                    answers += u64::from(answered);
-                    if answered > 0 && self.connections[index].due == 0 {
-                        if let Some(latencies) = &mut self.latencies {
-                            latencies.record(self.connections[index].began.elapsed());
-                        }
-                        if is_time_up {
-                            owing -= 1;
-                        } else {
-                            self.start_batch(index)?;
-                        }
-                    }
+            for at in 0..self.finished.len() {
+                idle.push_back(self.finished[at]);
+                if is_time_up {
+                    owing -= 1;
+                } else if let Some(next) = idle.pop_front() {
+                    self.start_batch(next)?;
                 }
             }
         }
-        let wall = started.elapsed();
-        Ok(Tally { answers, wall })
+        Ok(Tally {
+            answers,
+            wall: started.elapsed(),
+        })
     }
 
-    /// Records from now on what the answers of a batch take.
-    pub(crate) fn record_latencies(&mut self) {
-        self.latencies = Some(Histogram::new());
+    /// Waits for readiness, reads and writes, and returns the answers that came; `finished` are the
+    /// connections that are owed nothing any more.
+    fn turn(&mut self, owing: usize) -> Result<u64, String> {
+        let answers = self.turn_within(&STALL)?;
+        if self.events.is_empty() {
+            return Err(format!(
+                "{owing} connections are owed answers and none came for {} s",
+                STALL.tv_sec
+            ));
+        }
+        Ok(answers)
     }
 
-    /// What was recorded, if [`record_latencies`](Self::record_latencies) asked for it.
-    pub(crate) fn latencies(&self) -> Option<&Histogram> {
-        self.latencies.as_ref()
+    /// The same, waiting no longer than `patience`; that nothing came is no error.
+    fn turn_within(&mut self, patience: &Timespec) -> Result<u64, String> {
+        let mut answers = 0;
+        self.finished.clear();
+        self.events.clear();
+        epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(&mut self.events),
+            Some(patience),
+        )
+        .map_err(|error| format!("epoll_wait: {error}"))?;
+        for event in 0..self.events.len() {
+            let (token, flags) = (self.events[event].data.u64(), self.events[event].flags);
+            let index =
+                usize::try_from(token).map_err(|_| "epoll gave a token that nobody registered")?;
+            if flags.contains(epoll::EventFlags::OUT) {
+                self.write(index)?;
+            }
+            if flags
+                .intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR)
+            {
+                let answered = self.read(index)?;
+                answers += u64::from(answered);
+                if answered > 0 && self.connections[index].due == 0 {
+                    if let Some(latencies) = &mut self.latencies {
+                        latencies.record(self.connections[index].began.elapsed());
+                    }
+                    self.finished.push(index);
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    fn start_all(&mut self) -> Result<(), String> {
+        (0..self.connections.len()).try_for_each(|index| self.start_batch(index))
     }
 
     fn start_batch(&mut self, index: usize) -> Result<(), String> {
@@ -203,6 +311,9 @@ impl Client {
             self.connections[index].began = clock::now();
         }
         self.connections[index].due = self.in_flight;
+        if self.is_room && index > 0 {
+            return Ok(());
+        }
         self.connections[index].unsent = self.dialect.batch().len();
         self.write(index)
     }
@@ -213,7 +324,7 @@ impl Client {
         let connection = &mut self.connections[index];
         while connection.unsent > 0 {
             match connection
-                .socket
+                .stream
                 .write(&batch[batch.len() - connection.unsent..])
             {
                 Ok(sent) => connection.unsent -= sent,
@@ -228,7 +339,7 @@ impl Client {
             let mut interest = epoll::EventFlags::IN;
             interest.set(epoll::EventFlags::OUT, needs_room);
             let token = epoll::EventData::new_u64(index as u64);
-            epoll::modify(&self.epoll, &connection.socket, token, interest)
+            epoll::modify(&self.epoll, &connection.stream, token, interest)
                 .map_err(|error| format!("epoll_ctl: {error}"))?;
         }
         Ok(())
@@ -237,7 +348,7 @@ impl Client {
     /// Reads once and counts the whole answers that came.
     fn read(&mut self, index: usize) -> Result<u32, String> {
         let connection = &mut self.connections[index];
-        let got = match connection.socket.read(&mut self.area) {
+        let got = match connection.stream.read(&mut self.area) {
             Ok(0) => return Err("the peer closed the connection".to_owned()),
             Ok(got) => got,
             Err(error)
@@ -279,40 +390,4 @@ fn judge(dialect: &dyn Dialect, input: &[u8], due: u32) -> Result<(u32, usize), 
         answered += 1;
     }
     Ok((answered, consumed))
-}
-
-/// Connects, and exchanges the greeting with blocking calls that time out.
-fn greet(port: u16, dialect: &dyn Dialect) -> Result<TcpStream, String> {
-    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut socket = TcpStream::connect(to).map_err(|error| format!("connect: {error}"))?;
-    let say = |what: &str| {
-        let what = what.to_owned();
-        move |error: io::Error| format!("{what}: {error}")
-    };
-    socket.set_nodelay(true).map_err(say("TCP_NODELAY"))?;
-    let limit = Duration::from_secs(STALL.tv_sec.unsigned_abs());
-    socket
-        .set_read_timeout(Some(limit))
-        .map_err(say("SO_RCVTIMEO"))?;
-    socket
-        .write_all(dialect.greeting())
-        .map_err(say("greeting"))?;
-    let mut answer = Vec::new();
-    let mut piece = [0; 1024];
-    loop {
-        let got = socket
-            .read(&mut piece)
-            .map_err(say("answer to the greeting"))?;
-        if got == 0 {
-            return Err("the peer closed the connection at the greeting".to_owned());
-        }
-        answer.extend_from_slice(&piece[..got]);
-        match dialect.check_greeting(&answer)? {
-            Some(len) if len == answer.len() => break,
-            Some(_) => return Err("bytes follow the answer to the greeting".to_owned()),
-            None => {}
-        }
-    }
-    socket.set_nonblocking(true).map_err(say("O_NONBLOCK"))?;
-    Ok(socket)
 }

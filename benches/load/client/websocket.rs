@@ -25,10 +25,10 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// The masking key of every frame: no byte of it is zero, so that skipping the unmasking shows.
-const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+pub(crate) const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// The greeting, the batch and the echo expected.
-pub(super) struct Echo {
+pub(crate) struct Echo {
     greeting: Vec<u8>,
     accept: String,
     batch: Vec<u8>,
@@ -37,7 +37,7 @@ pub(super) struct Echo {
 }
 
 impl Echo {
-    pub(super) fn new(bytes: usize, binary: bool, in_flight: u32) -> Self {
+    pub(crate) fn new(bytes: usize, binary: bool, in_flight: u32) -> Self {
         let payload: Vec<u8> = (b'a'..=b'z').cycle().take(bytes).collect();
         let first_byte = if binary { 0x82 } else { 0x81 };
         let mut answer = vec![first_byte];
@@ -71,7 +71,7 @@ pub(crate) fn accept_key(key: &str) -> String {
 }
 
 /// Appends a payload length in its shortest form, with `mask_bit` (0 or 0x80) in its first byte.
-fn push_length(frame: &mut Vec<u8>, len: usize, mask_bit: u8) {
+pub(crate) fn push_length(frame: &mut Vec<u8>, len: usize, mask_bit: u8) {
     if let Some(short) = u8::try_from(len).ok().filter(|len| *len < 126) {
         frame.push(mask_bit | short);
     } else if let Ok(medium) = u16::try_from(len) {

@@ -23,6 +23,11 @@ pub(crate) fn raise_file_limit() -> Result<(), String> {
     setrlimit(Resource::Nofile, limit).map_err(|error| format!("RLIMIT_NOFILE: {error}"))
 }
 
+/// How many files a process may have open, once [`raise_file_limit`] has been called.
+pub(crate) fn file_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// The processor's name.
 pub(crate) fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

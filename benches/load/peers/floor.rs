@@ -8,7 +8,8 @@
 //! - `POST`: finds the end of the head, skips to the field's known place, answers with its bytes;
 //!   nothing is parsed.
 //! - WebSocket: after a handshake, unmasks in place and echoes whatever part of a frame has come
-//!   (`floor_echo.rs`).
+//!   (`floor_echo.rs`). In mode `room` that goes to every WebSocket, in one `send` for each.
+//! - In mode `once` it closes behind its answer.
 //!
 //! Invariants
 //! - A connection with unsent bytes is not read from until they are gone.
@@ -25,6 +26,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
 use super::floor_echo::{EchoStream, HEADROOM};
+use super::{Mode, Setup};
 use crate::client::accept_key;
 use crate::workload::{FIELD_AT, FIELD_LEN, HELLO, json_body};
 
@@ -58,10 +60,11 @@ struct Floor {
     connections: Vec<Option<Connection>>,
     hello: Vec<u8>,
     field_head: Vec<u8>,
+    mode: Mode,
 }
 
 /// Serves until the process is ended.
-pub(super) fn serve() -> io::Result<()> {
+pub(super) fn serve(setup: &Setup) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -77,6 +80,7 @@ pub(super) fn serve() -> io::Result<()> {
         connections: Vec::new(),
         hello: [answer_head(HELLO.len()), HELLO.as_bytes().to_vec()].concat(),
         field_head: answer_head(FIELD_LEN),
+        mode: setup.mode,
     };
     let mut area = vec![0; AREA_BYTES];
     let mut out = Vec::with_capacity(AREA_BYTES);
@@ -146,6 +150,7 @@ impl Floor {
         };
         out.clear();
         let was_blocked = !connection.unsent.is_empty();
+        let is_message = connection.is_websocket() && !was_blocked;
         let answer = if was_blocked {
             out.append(&mut connection.unsent);
             out.as_slice()
@@ -169,38 +174,75 @@ impl Floor {
         if answer.is_empty() {
             return Ok(());
         }
-        let sent = match rustix::net::send(&connection.socket, answer, SendFlags::NOSIGNAL) {
-            Ok(sent) => sent,
-            Err(Errno::AGAIN | Errno::INTR) => 0,
-            Err(Errno::PIPE | Errno::CONNRESET) => {
-                self.connections[index] = None;
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        connection.unsent.extend_from_slice(&answer[sent..]);
-        let is_blocked = !connection.unsent.is_empty();
-        if is_blocked != was_blocked {
-            let interest = if is_blocked {
-                epoll::EventFlags::OUT
-            } else {
-                epoll::EventFlags::IN
-            };
-            epoll::modify(
-                &self.epoll,
-                &connection.socket,
-                epoll::EventData::new_u64(index as u64),
-                interest,
-            )?;
+        if self.mode == Mode::Room && is_message {
+            return send_to_all(&self.epoll, &mut self.connections, answer);
+        }
+        let goes_on = connection.send(&self.epoll, index, answer, was_blocked)?;
+        let is_done = self.mode == Mode::Once && connection.unsent.is_empty();
+        if is_done || !goes_on {
+            self.connections[index] = None;
         }
         Ok(())
     }
+}
+
+/// Sends `frames` to every WebSocket. What one of them has not taken yet goes first.
+fn send_to_all(
+    epoll: &OwnedFd,
+    connections: &mut [Option<Connection>],
+    frames: &[u8],
+) -> io::Result<()> {
+    for (index, place) in connections.iter_mut().enumerate() {
+        let Some(connection) = place.as_mut().filter(|one| one.is_websocket()) else {
+            continue;
+        };
+        if !connection.unsent.is_empty() {
+            connection.unsent.extend_from_slice(frames);
+        } else if !connection.send(epoll, index, frames, false)? {
+            *place = None;
+        }
+    }
+    Ok(())
 }
 
 /// The whole answer to `GET /`, and the head of the answer to a POST.
 type Fixed<'a> = (&'a [u8], &'a [u8]);
 
 impl Connection {
+    /// Whether it has upgraded.
+    fn is_websocket(&self) -> bool {
+        matches!(self.speaks, Speaks::WebSocket(_))
+    }
+
+    /// Sends what the socket takes and keeps the rest, asking epoll for room; `was_blocked` says
+    /// that it has been asked already. False if the peer has gone.
+    fn send(
+        &mut self,
+        epoll: &OwnedFd,
+        index: usize,
+        answer: &[u8],
+        was_blocked: bool,
+    ) -> io::Result<bool> {
+        let sent = match rustix::net::send(&self.socket, answer, SendFlags::NOSIGNAL) {
+            Ok(sent) => sent,
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(Errno::PIPE | Errno::CONNRESET) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        self.unsent.extend_from_slice(&answer[sent..]);
+        let is_blocked = !self.unsent.is_empty();
+        if is_blocked != was_blocked {
+            let interest = if is_blocked {
+                epoll::EventFlags::OUT
+            } else {
+                epoll::EventFlags::IN
+            };
+            let token = epoll::EventData::new_u64(index as u64);
+            epoll::modify(epoll, &self.socket, token, interest)?;
+        }
+        Ok(true)
+    }
+
     /// The answer to `area[HEADROOM..end]`: in `area` where that is the input transformed, else in
     /// `out`.
     fn answer<'a>(

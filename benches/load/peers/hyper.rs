@@ -14,6 +14,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -22,9 +23,15 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
+use super::Setup;
 use crate::workload::HELLO;
 
 /// The posted document; what is not named is skipped.
@@ -34,19 +41,52 @@ struct Post<'a> {
 }
 
 /// Serves until the process is ended.
-pub(super) fn serve(pipeline_flush: bool) -> io::Result<()> {
+pub(super) fn serve(setup: &Setup, pipeline_flush: bool) -> io::Result<()> {
+    let acceptor = acceptor(setup)?;
     super::current_thread(async move {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         super::announce(listener.local_addr()?.port())?;
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            tokio::spawn(serve_connection(stream, pipeline_flush));
+            match acceptor.clone() {
+                None => tokio::spawn(serve_connection(stream, pipeline_flush)),
+                Some(acceptor) => tokio::spawn(async move {
+                    match acceptor.accept(stream).await {
+                        Ok(stream) => serve_connection(stream, pipeline_flush).await,
+                        Err(error) => eprintln!("hyper: TLS: {error}"),
+                    }
+                }),
+            };
         }
     })
 }
 
-async fn serve_connection(stream: TcpStream, pipeline_flush: bool) {
+/// As core sets up rustls by itself, if the certificate is given.
+fn acceptor(setup: &Setup) -> io::Result<Option<TlsAcceptor>> {
+    let Some((cert, key)) = &setup.pair else {
+        return Ok(None);
+    };
+    let cert = CertificateDer::from_pem_file(cert).map_err(io::Error::other)?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(io::Error::other)?;
+    let provider = Arc::new(ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| {
+            builder
+                .with_no_client_auth()
+                .with_single_cert(vec![cert], key)
+        })
+        .map_err(io::Error::other)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.ticketer = ring::Ticketer::new().map_err(io::Error::other)?;
+    Ok(Some(TlsAcceptor::from(Arc::new(config))))
+}
+
+async fn serve_connection<S>(stream: S, pipeline_flush: bool)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let outcome = http1::Builder::new()
         .keep_alive(true)
         .pipeline_flush(pipeline_flush)

@@ -25,7 +25,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use super::{Peer, Program, script};
+use super::{Mode, Peer, Program, certificate, found, script};
 use crate::measure::clock;
 
 /// Longest time from start to the line that tells the port.
@@ -42,17 +42,17 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `peer` on `core` and waits for its port.
-    pub(crate) fn start(peer: &Peer, core: usize) -> Result<Self, String> {
-        Self::start_with(peer, core, Stdio::inherit())
+    /// Starts `peer` on `core`, for `mode`, and waits for its port.
+    pub(crate) fn start(peer: &Peer, mode: Mode, core: usize) -> Result<Self, String> {
+        Self::start_with(peer, mode, core, Stdio::inherit())
     }
 
     /// The same, for clients that misbehave: what it says about them is dropped.
     pub(crate) fn start_quietly(peer: &Peer, core: usize) -> Result<Self, String> {
-        Self::start_with(peer, core, Stdio::null())
+        Self::start_with(peer, Mode::Plain, core, Stdio::null())
     }
 
-    fn start_with(peer: &Peer, core: usize, stderr: Stdio) -> Result<Self, String> {
+    fn start_with(peer: &Peer, mode: Mode, core: usize, stderr: Stdio) -> Result<Self, String> {
         let harness = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
         let mut command = Command::new(&harness);
         command
@@ -66,7 +66,17 @@ impl Process {
                 .arg("run")
                 .arg(script::path(script))
                 .arg("0"),
+            Program::Found(tool) => tool
+                .command(&mut command)?
+                .arg("0")
+                .env("NODE_PATH", found::modules())
+                .env("NODE_ENV", "production"),
         };
+        command.arg(mode.name());
+        if mode == Mode::Tls {
+            let (cert, key) = certificate::files()?;
+            command.arg(cert).arg(key);
+        }
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -24,11 +24,16 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
+use super::{Mode, Setup, tungstenite_room};
+
 /// A connection's end, as text.
-type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+pub(super) type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// Serves tokio-tungstenite until the process is ended.
-pub(super) fn serve_tungstenite() -> io::Result<()> {
+pub(super) fn serve_tungstenite(setup: &Setup) -> io::Result<()> {
+    if setup.mode == Mode::Room {
+        return tungstenite_room::serve();
+    }
     serve("tungstenite", |stream| async {
         let (sink, messages) = tokio_tungstenite::accept_async(stream).await?.split();
         let echoed =
@@ -38,7 +43,7 @@ pub(super) fn serve_tungstenite() -> io::Result<()> {
 }
 
 /// Serves tokio-websockets until the process is ended.
-pub(super) fn serve_tokio_websockets() -> io::Result<()> {
+pub(super) fn serve_tokio_websockets(_: &Setup) -> io::Result<()> {
     serve("tokio-websockets", |stream| async {
         let (_request, mut socket) = tokio_websockets::ServerBuilder::new()
             .accept(stream)
@@ -54,7 +59,7 @@ pub(super) fn serve_tokio_websockets() -> io::Result<()> {
 }
 
 /// Serves fastwebsockets, upgraded from hyper, until the process is ended.
-pub(super) fn serve_fastwebsockets() -> io::Result<()> {
+pub(super) fn serve_fastwebsockets(_: &Setup) -> io::Result<()> {
     serve("fastwebsockets", |stream| async {
         let connection = http1::Builder::new()
             .serve_connection(TokioIo::new(stream), service_fn(upgrade_fastwebsockets));
@@ -87,7 +92,10 @@ async fn echo_fastwebsockets(upgraded: upgrade::UpgradeFut) -> Result<(), WebSoc
 }
 
 /// Accepts for ever; `connection` runs as a task of its own for each.
-fn serve<F>(name: &'static str, connection: fn(TcpStream) -> F) -> io::Result<()>
+pub(super) fn serve<F>(
+    name: &'static str,
+    connection: impl Fn(TcpStream) -> F + 'static,
+) -> io::Result<()>
 where
     F: Future<Output = Outcome> + Send + 'static,
 {

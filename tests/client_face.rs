@@ -1,7 +1,9 @@
 //! The client's face on a simulated network: one [`Face`] is a reactor with a client over it, which
 //! runs until nothing will ever happen again; then nothing may be left.
 //!
+//! - `client_face/far.rs`       the other end of TLS, in the same reactor
 //! - `client_face/faults.rs`    every way to fail, with its sentence
+//! - `client_face/over_tls.rs`  every way to fail over TLS, by certificate and at each byte
 //! - `client_face/phases.rs`    resets and ends in each phase, every fault on a bad network
 //! - `client_face/secure.rs`    TLS on real sockets, straight and through a tunnel
 //! - `client_face/straight.rs`  the pool, bodies, codings, streams, cancelling
@@ -9,13 +11,16 @@
 //!
 //! Not here: the parts that need no network (beside their sources), dialling (`client.rs`).
 
+mod far;
 mod faults;
+mod over_tls;
 mod phases;
 mod secure;
 mod straight;
 mod ways;
 
 use crate::sim::{Script, SimNet, SimOptions, Step};
+use far::Far;
 use hukilau_core::client::{
     Client, ClientConfig, ClientEvent, PoolLimits, RequestBody, RequestKey, RequestSpec,
 };
@@ -27,6 +32,9 @@ use hukilau_core::transport::Endpoint;
 use hukilau_core::url::absolute::Url;
 use std::io::ErrorKind;
 use std::time::Duration;
+
+/// Turns after which a test counts as endless.
+const TURNS_MAX: usize = 20_000;
 
 /// A client, its reactor, and what it was told.
 struct Face {
@@ -42,6 +50,8 @@ struct Face {
     uploads: Vec<(RequestKey, Vec<&'static str>)>,
     /// Ask for more of streams as soon as a piece has come.
     eager: bool,
+    /// The server, where it is no script.
+    far: Option<Far>,
 }
 
 fn at(text: &str) -> Endpoint {
@@ -118,6 +128,7 @@ impl Face {
             keys: Vec::new(),
             uploads: Vec::new(),
             eager: true,
+            far: None,
         }
     }
 
@@ -138,11 +149,20 @@ impl Face {
     }
 
     fn turn(&mut self) -> Result<(), ErrorKind> {
-        let wake_at = self.client.wake_at();
+        let wakes = [
+            self.client.wake_at(),
+            self.far.as_ref().and_then(Far::wake_at),
+        ];
+        let wake_at = wakes.into_iter().flatten().min();
         let outcome = self.reactor.turn(&mut self.inbox, wake_at);
         outcome.map_err(|error| error.kind())?;
         let inbox = std::mem::take(&mut self.inbox);
         for completion in inbox.completions() {
+            if let Some(far) = &mut self.far
+                && far.offer(&completion)
+            {
+                continue;
+            }
             if !self.client.offer(&mut self.reactor, &completion) {
                 match completion.what {
                     What::Message { payload, .. } => {
@@ -157,6 +177,9 @@ impl Face {
         }
         self.inbox = inbox;
         self.client.handle_time(&mut self.reactor);
+        if let Some(far) = &mut self.far {
+            far.act(&mut self.reactor);
+        }
         self.take_events();
         Ok(())
     }
@@ -216,12 +239,15 @@ impl Face {
     /// Runs until nothing will ever happen; then nothing is left.
     #[track_caller]
     fn run(&mut self) -> String {
+        let mut turns = 0;
         loop {
             match self.turn() {
                 Ok(()) => {}
                 Err(ErrorKind::Deadlock) => break,
                 Err(other) => panic!("a simulated poll does not fail: {other}"),
             }
+            turns += 1;
+            assert!(turns < TURNS_MAX, "endless: {}", self.net.last_lines(40));
         }
         assert_eq!(self.client.requests(), 0, "every request is done");
         assert_eq!(self.client.connections(), 0, "every connection is told of");

@@ -11,10 +11,15 @@
 //!
 //! `SEED=17` runs one seed, `SEEDS=100000` so many; a failure names its seed.
 //!
+//! - `loopback/asker.rs`  the asking half
+//! - `loopback/echo.rs`   the serving half
+//! - `loopback/secure.rs` all of it over TLS
+//!
 //! Not here: hostile servers and single phases (`client.rs`), real sockets.
 
 mod asker;
 mod echo;
+mod secure;
 
 use crate::reactor::seeds;
 use crate::sim::{Call, Dice, SimNet, SimOptions};
@@ -24,6 +29,7 @@ use hukilau_core::limits::Limits;
 use hukilau_core::reactor::inbox::Inbox;
 use hukilau_core::reactor::{Reactor, ServerConfig};
 use hukilau_core::transport::Endpoint;
+use secure::{Agreed, Secure};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -42,11 +48,14 @@ struct Scene {
     fault: Option<(Call, u64, ErrorKind)>,
     /// Whether everything that was asked for must have arrived.
     strict: bool,
+    tls: Option<Secure>,
 }
 
 struct Rest {
     /// How clients' connections ended.
     causes: BTreeMap<String, usize>,
+    /// What connections over TLS have agreed on, in the order in which either end said so.
+    agreed: Vec<Agreed>,
     transcript: String,
     calls: u64,
 }
@@ -95,11 +104,14 @@ fn run<const D: bool>(scene: &Scene) -> Rest {
     let config = ServerConfig {
         collect_bodies: scene.seed % 4 < 2,
         websocket: true,
+        tls: scene.tls.as_ref().map(Secure::server),
         ..ServerConfig::default()
     };
     let place = Endpoint::Ip(SocketAddr::from(([127, 0, 0, 1], 80)));
     reactor.listen(&place, config).expect("nobody listens yet");
     let mut asker = Asker::new(scene.seed, scene.clients, scene.cuts, &limits());
+    asker.tls = scene.tls.as_ref().map(Secure::client);
+    let mut agreed = Vec::new();
     let (mut echo, mut inbox) = (Echo::new(&limits()), Inbox::new());
     let (mut drain_at, mut turns) = (scene.drain_at, 0);
     loop {
@@ -110,6 +122,7 @@ fn run<const D: bool>(scene: &Scene) -> Rest {
         }
         for completion in inbox.completions() {
             net.note(format_args!("{} {:?}", completion.conn, completion.what));
+            agreed.extend(Agreed::of(&reactor, &completion));
             if asker.knows(completion.conn) {
                 asker.take(&mut reactor, completion);
             } else {
@@ -134,6 +147,7 @@ fn run<const D: bool>(scene: &Scene) -> Rest {
     let transcript = net.transcript().to_owned();
     Rest {
         causes: asker.causes,
+        agreed,
         transcript,
         calls: scene.fault.map_or(0, |(call, ..)| net.calls(call)),
     }
@@ -157,6 +171,7 @@ fn fair_scene(seed: u64) -> Scene {
         drain_at: None,
         fault: None,
         strict: true,
+        tls: None,
     }
 }
 

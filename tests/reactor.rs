@@ -33,7 +33,7 @@ use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 /// Seeds of each kind in an ordinary run.
-const SEEDS: u64 = 120;
+pub(crate) const SEEDS: u64 = 120;
 
 /// Turns after which a scene counts as endless.
 const TURNS_MAX: usize = 200_000;

@@ -19,6 +19,7 @@
 //! Not here: what the bytes mean; who asserts what (`reactor.rs`).
 
 mod controls;
+mod cut;
 mod datagrams;
 mod link;
 mod names;
@@ -26,6 +27,7 @@ mod options;
 mod report;
 mod tests;
 
+pub(crate) use cut::Cut;
 use datagrams::{Mail, SimDatagrams};
 use hukilau_core::transport::{Endpoint, Net, Peer, Ready, Resolution, Resolved};
 use link::{Link, LinkId, Stage};
@@ -115,6 +117,8 @@ pub(crate) struct World {
     services: Vec<(Endpoint, Script)>,
     /// Where connects take a time of their own, or for ever.
     routes: Vec<(Endpoint, Option<Duration>)>,
+    /// Which connects are given up, after how many bytes.
+    cuts: Vec<(Endpoint, usize, Cut)>,
     names: Names,
     mail: Mail,
     closed_tokens: Vec<u64>,
@@ -257,6 +261,7 @@ impl<const DRAINS: bool> Net for SimNet<DRAINS> {
         let refused = world.dice.chance(refused) || (script.is_none() && !is_ours);
         let link = world.open_link(script.unwrap_or_default(), Stage::Connecting { refused });
         world.links[link.0].token = Some(token);
+        world.links[link.0].fate = world.fate(to);
         world.note(format_args!("{link} connects to {to}"));
         if is_ours && !refused {
             world.loop_back(link, to);

@@ -442,7 +442,7 @@ const FAULTS: [Fault; 8] = [
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-");
         },
         "",
-        "connection reset: 127.0.0.1 reset the connection",
+        "connection reset: 127.0.0.1 reset the connection without a response",
     ),
     (
         |stream| answer(stream, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfour"),

@@ -153,7 +153,7 @@ fn after_every_fault_no_socket_and_no_coroutine_is_left() {
     let expected = [
         own.as_str(),
         "127.0.0.1 closed the connection without a response",
-        "127.0.0.1 reset the connection",
+        "127.0.0.1 reset the connection without a response",
         "the response of 127.0.0.1 was cut short",
         "the head of the response of 127.0.0.1 is too large",
         "the response of 127.0.0.1 breaks a rule: ",

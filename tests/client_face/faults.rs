@@ -127,7 +127,7 @@ pub(super) const FAULTS: &[Fault] = &[
             script.steps.push_back(Step::Reset);
             serve(face, script)
         },
-        "10.0.0.1 reset the connection",
+        "10.0.0.1 reset the connection without a response",
     ),
     (
         "a connection that breaks",

@@ -31,7 +31,7 @@ const BREAKS: &[Break] = &[
                 .by_proxy()
         },
         [
-            "the proxy reset the connection",
+            "the proxy reset the connection without a response",
             "the proxy closed the connection without a response",
         ],
     ),
@@ -43,7 +43,7 @@ const BREAKS: &[Break] = &[
             trusting_nobody(serve(face, Script::default()).of("https://10.0.0.1/"))
         },
         [
-            "10.0.0.1 reset the connection",
+            "10.0.0.1 reset the connection during the TLS handshake",
             "TLS with 10.0.0.1 failed: the peer closed the connection during the TLS handshake",
         ],
     ),
@@ -51,7 +51,7 @@ const BREAKS: &[Break] = &[
         "before the response",
         |face, last| serve(face, breaking("", last)),
         [
-            "10.0.0.1 reset the connection",
+            "10.0.0.1 reset the connection without a response",
             "10.0.0.1 closed the connection without a response",
         ],
     ),
@@ -59,7 +59,7 @@ const BREAKS: &[Break] = &[
         "in the head",
         |face, last| serve(face, breaking("HTTP/1.1 200 OK\r\nCont", last)),
         [
-            "10.0.0.1 reset the connection",
+            "10.0.0.1 reset the connection without a response",
             "the response of 10.0.0.1 was cut short",
         ],
     ),
@@ -70,7 +70,7 @@ const BREAKS: &[Break] = &[
             serve(face, breaking(words, last))
         },
         [
-            "10.0.0.1 reset the connection",
+            "10.0.0.1 reset the connection in the middle of its response",
             "the response of 10.0.0.1 was cut short",
         ],
     ),
@@ -81,7 +81,7 @@ const BREAKS: &[Break] = &[
             serve(face, breaking(words, last))
         },
         [
-            "10.0.0.1 reset the connection",
+            "10.0.0.1 reset the connection in the middle of its response",
             "the response of 10.0.0.1 was cut short",
         ],
     ),
@@ -89,13 +89,16 @@ const BREAKS: &[Break] = &[
         // RFC 9112 §6.3: such a body ends with the connection, but a reset is no end.
         "in a body without a length",
         |face, last| serve(face, breaking("HTTP/1.1 200 OK\r\n\r\nhalf", last)),
-        ["10.0.0.1 reset the connection", ""],
+        [
+            "10.0.0.1 reset the connection in the middle of its response",
+            "",
+        ],
     ),
     (
         "in the handshake of a WebSocket",
         |face, last| serve(face, breaking("HTTP/1.1 101 Sw", last)).of("ws://10.0.0.1/"),
         [
-            "10.0.0.1 reset the connection",
+            "10.0.0.1 reset the connection without a response",
             "the response of 10.0.0.1 was cut short",
         ],
     ),
@@ -129,6 +132,25 @@ fn on_a_bad_network_every_fault_reads_the_same_and_leaves_nothing() {
             face.ask(spec);
             let told = face.run();
             assert_eq!(told, format!("1 failed: {sentence}"), "{fault}: {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_leaves_at_once_is_not_connected_to_again() {
+    for seed in 0..40 {
+        for (step, to) in [
+            (Step::Close, "http://10.0.0.1/"),
+            (Step::Close, "ws://10.0.0.1/"),
+            (Step::Reset, "http://10.0.0.1/"),
+            (Step::Reset, "ws://10.0.0.1/"),
+        ] {
+            let mut face = Face::over(seed, SimOptions::calm(), ClientConfig::default());
+            let spec = serve(&mut face, Script::new([step])).of(to);
+            face.ask(spec);
+            let told = face.run();
+            assert!(told.ends_with(" without a response"), "{seed}: {told}");
+            assert_eq!(face.connects(), 1, "{seed}: {told}");
         }
     }
 }

@@ -13,7 +13,7 @@ use hukilau_core::conn::{WsOpening, WsSettings};
 use hukilau_core::limits::Limits;
 use hukilau_core::reactor::conns::ConnKey;
 use hukilau_core::reactor::inbox::{Cause, Completion, What};
-use hukilau_core::reactor::{Destination, DialConfig, Reactor};
+use hukilau_core::reactor::{Destination, DialConfig, DialTls, Reactor};
 use hukilau_core::ws::deflate::DeflateSettings;
 use hukilau_core::ws::{MessageKind, Role};
 use std::collections::{BTreeMap, VecDeque};
@@ -89,6 +89,8 @@ pub(super) struct Asker {
     clients: Vec<Client>,
     settings: [Rc<WsSettings>; 2],
     origin: Option<Instant>,
+    /// Whether they speak TLS, and with whom.
+    pub(super) tls: Option<DialTls>,
     pub(super) causes: BTreeMap<String, usize>,
 }
 
@@ -105,6 +107,7 @@ impl Asker {
             clients,
             settings: [Rc::new(plain), Rc::new(deflating)],
             origin: None,
+            tls: None,
             causes: BTreeMap::new(),
         }
     }
@@ -126,7 +129,11 @@ impl Asker {
         for client in &mut self.clients {
             if client.key.is_none() && origin + client.dials_at <= reactor.now() {
                 let to = Destination::tcp("server.test", 80);
-                let key = reactor.dial(&to, &DialConfig::default());
+                let config = DialConfig {
+                    tls: self.tls.clone(),
+                    ..DialConfig::default()
+                };
+                let key = reactor.dial(&to, &config);
                 client.key = Some(key.expect("there is room for all"));
             }
         }

@@ -26,6 +26,7 @@ impl<const DRAINS: bool> SimNet<DRAINS> {
             listeners: BTreeMap::new(),
             services: Vec::new(),
             routes: Vec::new(),
+            cuts: Vec::new(),
             names: Names::default(),
             mail: Mail::default(),
             closed_tokens: Vec::new(),

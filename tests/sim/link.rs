@@ -22,6 +22,7 @@
 //!
 //! Not here: when things happen (`sim.rs`).
 
+use super::cut::Fate;
 use super::{Call, Happening, World};
 use hukilau_core::transport::{Endpoint, Ready};
 use std::collections::VecDeque;
@@ -102,7 +103,7 @@ pub(super) struct Link {
     /// Where the peer wants to, until its request arrives.
     pub(super) dials: Option<Endpoint>,
     /// The socket at the other end, if that is one of ours too.
-    twin: Option<LinkId>,
+    pub(super) twin: Option<LinkId>,
     /// As registered; events are reported under it.
     pub(super) token: Option<u64>,
     /// The next event to report: readable, writable.
@@ -115,11 +116,13 @@ pub(super) struct Link {
 
     /// Sent by the peer, not yet here.
     outgoing: VecDeque<u8>,
-    peer_finishes: bool,
+    pub(super) peer_finishes: bool,
     carries: bool,
+    /// What is to become of the way here, and whether it has.
+    pub(super) fate: Fate,
     /// Here, not yet read.
     inbound: VecDeque<u8>,
-    inbound_ended: bool,
+    pub(super) inbound_ended: bool,
     /// The peer's reset has arrived.
     pub(super) is_reset: bool,
 
@@ -138,7 +141,7 @@ pub(super) struct Link {
     /// Bytes of `received` in which an awaited text does not begin.
     searched: usize,
     peer_reads: bool,
-    peer_left: bool,
+    pub(super) peer_left: bool,
     /// A `Pause` is under way.
     pauses: bool,
 }
@@ -205,6 +208,7 @@ impl World {
             outgoing: VecDeque::new(),
             peer_finishes: false,
             carries: false,
+            fate: Fate::default(),
             inbound: VecDeque::new(),
             inbound_ended: false,
             is_reset: false,
@@ -389,8 +393,12 @@ impl World {
             link.unsent.clear();
             return self.soon(Happening::ResetToPeer(id));
         }
+        if link.fate.is_met() {
+            link.outgoing.clear();
+            return;
+        }
         let room = link.buffer_bytes_max - link.inbound.len();
-        let count = piece.min(room).min(link.outgoing.len());
+        let count = link.fate.take(piece.min(room).min(link.outgoing.len()));
         let inbound = &mut link.inbound;
         move_bytes(&mut link.outgoing, count, |bytes, _| inbound.extend(bytes));
         // The end travels with the last bytes, or behind them.
@@ -399,6 +407,9 @@ impl World {
         }
         let twin = link.twin;
         self.raise(id, true, false);
+        if self.links[id.0].fate.is_met() {
+            return self.cut(id);
+        }
         self.start_carrying(id);
         if let Some(twin) = twin {
             self.start_delivering(twin);
@@ -461,6 +472,9 @@ impl World {
     pub(super) fn reset_from_peer(&mut self, id: LinkId) {
         let keeps_what_arrived = self.dice.chance(500);
         let link = &mut self.links[id.0];
+        if link.fate.is_silent() {
+            return;
+        }
         link.is_reset = true;
         link.outgoing.clear();
         link.unsent.clear();

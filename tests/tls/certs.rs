@@ -67,6 +67,16 @@ impl Ca {
         self.sign_with(params, &rcgen::PKCS_ECDSA_P256_SHA256)
     }
 
+    /// With an Ed25519 key, whose signatures are all equally long: handshakes with it always take as
+    /// many bytes (RFC 8032 §5.1.6).
+    pub(crate) fn issue_steady(&self, names: &[&str]) -> Pair {
+        self.sign_steady(&params(names))
+    }
+
+    pub(crate) fn sign_steady(&self, params: &CertificateParams) -> Pair {
+        self.sign_with(params, &rcgen::PKCS_ED25519)
+    }
+
     fn sign_with(&self, params: &CertificateParams, kind: &'static SignatureAlgorithm) -> Pair {
         let key = KeyPair::generate_for(kind).expect("keys can be made");
         let cert = params.signed_by(&key, &self.0).expect("it can be signed");

@@ -95,6 +95,8 @@ pub enum ClientError {
         host: Box<str>,
         /// What the system said.
         error: io::Error,
+        /// When: in the TLS handshake, before the head of the response was there, or in its body.
+        phase: Phase,
     },
     /// The response was cut short.
     Truncated {
@@ -159,8 +161,9 @@ pub(super) struct EndedConn<'a> {
     pub(super) silence: Duration,
     /// It had served a request before.
     pub(super) reused: bool,
-    /// The head of the response has come.
-    pub(super) in_body: bool,
+    /// How far it had come: [`Phase::Tls`] where it was still being made, [`Phase::FirstByte`], or
+    /// [`Phase::Body`] once the head of the response had come.
+    pub(super) phase: Phase,
 }
 
 impl ClientError {
@@ -226,7 +229,9 @@ impl ClientError {
                 host,
                 error: error.to_string().into(),
             },
-            Cause::Agreed | Cause::PeerGone if conn.in_body => Self::Truncated { host },
+            Cause::Agreed | Cause::PeerGone if conn.phase == Phase::Body => {
+                Self::Truncated { host }
+            }
             Cause::Agreed | Cause::PeerGone => Self::NoResponse {
                 host,
                 reused: conn.reused,
@@ -242,6 +247,7 @@ impl ClientError {
             Cause::Io(error) => Self::Broken {
                 host,
                 error: copy(error),
+                phase: conn.phase,
             },
             other => Self::Cut(other.to_string().into()),
         }
@@ -277,10 +283,17 @@ impl fmt::Display for ClientError {
                 }
                 Ok(())
             }
-            Self::Broken { host, error } if error.kind() == ErrorKind::ConnectionReset => {
-                write!(f, "{host} reset the connection")
+            Self::Broken { host, error, phase } if error.kind() == ErrorKind::ConnectionReset => {
+                let when = match phase {
+                    Phase::Tls => "during the TLS handshake",
+                    Phase::Body => "in the middle of its response",
+                    _ => "without a response",
+                };
+                write!(f, "{host} reset the connection {when}")
             }
-            Self::Broken { host, error } => write!(f, "the connection to {host} broke: {error}"),
+            Self::Broken { host, error, .. } => {
+                write!(f, "the connection to {host} broke: {error}")
+            }
             Self::Truncated { host } => write!(f, "the response of {host} was cut short"),
             Self::Violation { host, violation } => {
                 write!(f, "the response of {host} breaks a rule: {violation}")

@@ -218,8 +218,10 @@ impl Client {
                     self.await_head(reactor.net().now(), key);
                 }
             }
-            // It has ended, and the completion that says so has not been offered yet. Nothing was
-            // sent, so this is no repetition.
+            // It has ended as soon as it was made; how, is told by the completion that has not been
+            // offered yet. Another might end likewise, and so for ever.
+            Err(Misuse::Gone) if link.uses == 1 => {}
+            // It had been kept, and has ended meanwhile. Nothing was sent, so this is no repetition.
             Err(Misuse::Gone) => {
                 link.request = None;
                 link.stage = LinkStage::Leaving;

@@ -453,12 +453,16 @@ impl Request {
             (LinkStage::Tunnelling, _) => "the proxy".to_owned(),
             _ => self.spec.url.host().to_string(),
         };
-        let in_body = !matches!(self.stage, Stage::Opening | Stage::Asked);
+        let phase = match (&self.stage, link.stage) {
+            // What fails before TLS is no end of a connection.
+            (Stage::Opening, LinkStage::Dialling) => Phase::Tls,
+            (Stage::Opening | Stage::Asked, _) => Phase::FirstByte,
+            _ => Phase::Body,
+        };
         let timeouts = self.spec.timeouts;
-        let silence = if in_body {
-            timeouts.body
-        } else {
-            timeouts.first_byte
+        let silence = match phase {
+            Phase::Body => timeouts.body,
+            _ => timeouts.first_byte,
         };
         ClientError::of(
             cause,
@@ -469,7 +473,7 @@ impl Request {
                 tls: timeouts.tls,
                 silence: silence.unwrap_or_default(),
                 reused: link.uses > 1,
-                in_body,
+                phase,
             },
         )
     }

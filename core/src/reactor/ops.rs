@@ -23,7 +23,10 @@ use crate::conn::{
 use crate::limits::Limits;
 use crate::transport::{Endpoint, Net, Peer};
 #[cfg(feature = "tls")]
-use crate::transport::{Transport, tls::PeerCertificate};
+use crate::transport::{
+    Transport,
+    tls::{PeerCertificate, TlsAgreement},
+};
 use crate::ws::MessageKind;
 use std::collections::HashMap;
 use std::io;
@@ -374,6 +377,15 @@ impl<N: Net> Reactor<N> {
         match &self.conns.get(conn)?.transport {
             Transport::Plain(_) | Transport::Preceded(_) => None,
             Transport::Tls(stream) => stream.peer_certificate(),
+        }
+    }
+
+    /// What the two ends of a TLS connection have agreed on, once the handshake is done.
+    #[cfg(feature = "tls")]
+    pub fn tls_agreement(&self, conn: ConnKey) -> Option<TlsAgreement<'_>> {
+        match &self.conns.get(conn)?.transport {
+            Transport::Plain(_) | Transport::Preceded(_) => None,
+            Transport::Tls(stream) => stream.agreement(),
         }
     }
 

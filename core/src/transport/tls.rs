@@ -4,6 +4,7 @@
 //! Sits in the transport, as its second variant; drivers cannot tell it from a plain socket. Only
 //! this file and those under `tls/` know rustls.
 //!
+//! - `tls/agreement.rs`    what the two ends have agreed on
 //! - `tls/config.rs`       certificates, keys, reload
 //! - `tls/verify.rs`       whom a client believes
 //! - `tls/certificate.rs`  what we read of a certificate ourselves
@@ -20,10 +21,12 @@
 //!
 //! Not here: when to read and write, the handshake's deadline and budget (`reactor/`).
 
+mod agreement;
 mod certificate;
 mod config;
 mod verify;
 
+pub use agreement::{TlsAgreement, TlsVersion};
 pub use certificate::PeerCertificate;
 pub use config::{
     ClientCertificates, ClientTls, ClientTlsOptions, Identity, ServerTls, TlsConfigError,
@@ -329,6 +332,11 @@ impl<S> TlsStream<S> {
     pub fn peer_certificate(&self) -> Option<PeerCertificate<'_>> {
         let chain = self.session.peer_certificates()?;
         Some(PeerCertificate::new(chain.first()?))
+    }
+
+    /// What the two ends have agreed on, once they have.
+    pub fn agreement(&self) -> Option<TlsAgreement<'_>> {
+        TlsAgreement::of(&self.session)
     }
 
     /// The socket under the session.

@@ -14,6 +14,7 @@
 //!
 //! Not here: reading files (whoever has paths), how bytes flow (`tls.rs`), trust (`verify.rs`).
 
+use super::agreement::TlsVersion;
 use super::certificate;
 use super::verify::{self, ServerVerifier};
 use core::fmt;
@@ -43,7 +44,7 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> =
 /// Which part of a configuration cannot be used, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfigError {
-    /// `cert`, `key` or `ca`.
+    /// `cert`, `key`, `ca`, `name` or `versions`.
     pub part: &'static str,
     /// Half a sentence about it.
     pub problem: String,
@@ -222,10 +223,8 @@ fn server_config(
     clock: &Arc<Clock>,
     protocols: &[&[u8]],
 ) -> Result<ServerConfig, TlsConfigError> {
-    let builder = with_versions(ServerConfig::builder_with_details(
-        Arc::clone(&PROVIDER),
-        Arc::clone(clock) as _,
-    ))?;
+    let builder = ServerConfig::builder_with_details(Arc::clone(&PROVIDER), Arc::clone(clock) as _);
+    let builder = with_versions(builder, TlsVersion::ALL)?;
     let builder = match clients {
         ClientCertificates::Ignored => builder.with_no_client_auth(),
         ClientCertificates::Optional(ca) | ClientCertificates::Required(ca) => {
@@ -248,12 +247,14 @@ fn server_config(
     Ok(config)
 }
 
-/// TLS 1.2 and 1.3, whichever side.
+/// Those versions, whichever side.
 fn with_versions<S: rustls::ConfigSide>(
     builder: ConfigBuilder<S, WantsVersions>,
+    versions: &[TlsVersion],
 ) -> Result<ConfigBuilder<S, rustls::WantsVerifier>, TlsConfigError> {
-    let built = builder.with_safe_default_protocol_versions();
-    built.map_err(|error| TlsConfigError::new("key", error.to_string()))
+    let supported: Vec<_> = versions.iter().map(|version| version.supported()).collect();
+    let built = builder.with_protocol_versions(&supported);
+    built.map_err(|error| TlsConfigError::new("versions", error.to_string()))
 }
 
 /// Chooses a certificate by the name that the client asks for. RFC 6066 §3, RFC 6125 §6.4.3.
@@ -324,6 +325,8 @@ pub struct ClientTlsOptions {
     pub insecure: bool,
     /// The application protocols to offer (RFC 7301). Default `http/1.1`; raw streams offer none.
     pub protocols: Vec<Vec<u8>>,
+    /// The versions to offer. Default all, which are [`TlsVersion::ALL`].
+    pub versions: &'static [TlsVersion],
 }
 
 impl Default for ClientTlsOptions {
@@ -335,6 +338,7 @@ impl Default for ClientTlsOptions {
             server_name: None,
             insecure: false,
             protocols: vec![ALPN.to_vec()],
+            versions: TlsVersion::ALL,
         }
     }
 }
@@ -352,7 +356,7 @@ impl ClientTls {
     /// A client by `options`. The first that wants the system's roots reads them from disk.
     ///
     /// # Errors
-    /// The part that cannot be used; `name` for a server name that is none.
+    /// The part that cannot be used; `name` for a server name that is none, `versions` for none.
     pub fn new(options: &ClientTlsOptions) -> Result<Self, TlsConfigError> {
         let clock = Arc::new(Clock::default());
         let given = match &options.ca {
@@ -366,11 +370,9 @@ impl ClientTls {
         } else {
             ServerVerifier::new(provider, options.system_roots, given)?.for_any_name(any_name)
         };
-        let builder = with_versions(ClientConfig::builder_with_details(
-            Arc::clone(&PROVIDER),
-            Arc::clone(&clock) as _,
-        ))?;
-        let builder = builder
+        let builder =
+            ClientConfig::builder_with_details(Arc::clone(&PROVIDER), Arc::clone(&clock) as _);
+        let builder = with_versions(builder, options.versions)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &options.identity {

@@ -145,6 +145,16 @@ impl Huki {
         Self::run_with(folder, script, &[])
     }
 
+    /// Runs `script` on so many workers and waits for its port.
+    #[track_caller]
+    pub(crate) fn serve_on(workers: &str, script: &str) -> Self {
+        let path = folder("workers").join("main.luau");
+        std::fs::write(&path, format!("{PRELUDE}{script}")).expect("target is writable");
+        let mut command = Command::new(BINARY);
+        command.args(["run", "--workers", workers]).arg(path);
+        Self::spawn(command).listening()
+    }
+
     /// As [`run_in`](Self::run_in), with these variables in its environment.
     #[track_caller]
     pub(crate) fn run_with(folder: &Path, script: &str, variables: &[(&str, &str)]) -> Self {

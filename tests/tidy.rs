@@ -67,7 +67,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
 ];
 
-const MIO: &str = "core/src/transport/mio.rs";
+const MIO: &str = "core/src/transport/mio";
 const TLS: &str = "core/src/transport/tls";
 const VM: &str = "luau-binding/src/vm.rs";
 

@@ -9,12 +9,17 @@
 //!                     └▶ outgoing ─ once a turn ─▶ mailbox of worker 2, 3, …   (bytes are shared)
 //! ```
 //!
+//! A port is shared in one of two ways ([`Balance`]): the system spreads connections over listeners
+//! of all workers, or one worker accepts and hands over (`crew/share.rs`).
+//!
 //! Invariants
 //! - Publications of one worker reach another in the order in which they were published.
 //! - No lock is taken for a publication: one a turn and worker, for all of them.
 //! - A port that another process has is in use, though workers share theirs.
 //!
 //! Not here: starting threads, and starting a worker again (the command does that).
+
+mod share;
 
 use crate::runtime::Options;
 use core::net::{IpAddr, SocketAddr};
@@ -24,12 +29,16 @@ use hukilau_core::reactor::figures::{Figures, Gauge};
 use hukilau_core::reactor::mailbox::Remote;
 use hukilau_core::reactor::{ListenerKey, ServerConfig};
 use hukilau_core::transport::Endpoint;
+use hukilau_core::transport::mio::MioNet;
+use share::{Place, Port, Share};
 use std::cell::{Cell, RefCell};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Workers that run the same script, share its ports, and hear what any of them publishes.
 #[derive(Clone, Debug)]
@@ -50,6 +59,29 @@ struct Shared {
     /// Grows with each change of `members`, so that workers look only then.
     version: AtomicU64,
     ports: Mutex<Ports>,
+    /// Grows when another worker is to accept for a port, likewise.
+    ports_version: AtomicU64,
+}
+
+impl Shared {
+    /// Worker `index` gets no more connections of the ports for which `goes` is true.
+    fn leave(&self, index: u32, goes: impl Fn(&Place) -> bool) {
+        let mut ports = lock(&self.ports);
+        // Before anybody is woken: who sees the new version waits here for what it means.
+        self.ports_version.fetch_add(1, Ordering::Release);
+        ports
+            .shared
+            .retain(|place, port| !goes(place) || port.leave(index));
+    }
+}
+
+/// How the connections of a port are spread over workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Balance {
+    /// By the system, which knows nothing of how many each has.
+    System,
+    /// To whoever has the fewest.
+    Connections,
 }
 
 /// A worker as the others know it.
@@ -71,6 +103,8 @@ struct Ports {
     held: BTreeSet<SocketAddr>,
     /// What the system chose for the n-th port 0 of an address.
     chosen: BTreeMap<(IpAddr, u32), u16>,
+    /// Those for which one worker accepts.
+    shared: BTreeMap<Place, Port>,
 }
 
 /// A lock of plain data, which no thread can leave half changed.
@@ -86,6 +120,7 @@ impl Crew {
             members: Mutex::default(),
             version: AtomicU64::new(0),
             ports: Mutex::default(),
+            ports_version: AtomicU64::new(0),
         }))
     }
 
@@ -109,6 +144,13 @@ impl Seat {
     pub fn count(&self) -> u32 {
         self.crew.as_ref().map_or(1, |crew| crew.count)
     }
+
+    /// The worker is about to stop listening: no other hands a connection over to it from now on.
+    pub(crate) fn leave_ports(&self) {
+        if let Some(crew) = &self.crew {
+            crew.leave(self.index, |_| true);
+        }
+    }
 }
 
 /// A publication and its topic.
@@ -123,6 +165,12 @@ pub(crate) struct Peers {
     outgoing: RefCell<Vec<Addressed>>,
     /// How often the script has listened on port 0.
     unnamed: Cell<u32>,
+    /// Ports that are shared by handing over.
+    shares: RefCell<Vec<Share>>,
+    /// The version of the ports at which they were looked at.
+    ports_seen: Cell<u64>,
+    /// Something is to be tried again soon.
+    is_stuck: Cell<bool>,
 }
 
 impl Peers {
@@ -146,6 +194,9 @@ impl Peers {
             known: RefCell::default(),
             outgoing: RefCell::default(),
             unnamed: Cell::new(0),
+            shares: RefCell::default(),
+            ports_seen: Cell::new(0),
+            is_stuck: Cell::new(false),
         }
     }
 
@@ -198,25 +249,46 @@ impl Peers {
         outgoing.clear();
     }
 
-    /// Listens at `at`, sharing the port with the other workers.
+    /// Listens at `at`, sharing the port with the other workers. By itself, connections are spread by
+    /// the system where it does that.
     pub(crate) fn listen(
         &self,
         reactor: &mut Reactor,
         at: &Endpoint,
         config: ServerConfig,
+        balance: Option<Balance>,
     ) -> io::Result<ListenerKey> {
         let Some(crew) = &self.seat.crew else {
             return reactor.listen(at, config);
         };
-        let Endpoint::Ip(asked) = at else {
-            let why = "workers cannot share a socket in the file system";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        let by_itself = match MioNet::REUSE_PORT_BALANCES {
+            true => Balance::System,
+            false => Balance::Connections,
         };
+        match (at, balance.unwrap_or(by_itself)) {
+            (Endpoint::Ip(at), Balance::System) => self.listen_each(crew, reactor, *at, config),
+            _ => self.listen_together(crew, reactor, at, config),
+        }
+    }
+
+    /// How often port 0 was asked for before.
+    fn count_unnamed(&self) -> u32 {
+        self.unnamed.replace(self.unnamed.get() + 1)
+    }
+
+    /// Each worker has a listener.
+    fn listen_each(
+        &self,
+        crew: &Shared,
+        reactor: &mut Reactor,
+        mut at: SocketAddr,
+        config: ServerConfig,
+    ) -> io::Result<ListenerKey> {
         // The others wait: the first one decides on the port.
         let mut ports = lock(&crew.ports);
-        let (mut at, mut unnamed) = (*asked, None);
+        let mut unnamed = None;
         if at.port() == 0 {
-            let key = (at.ip(), self.unnamed.replace(self.unnamed.get() + 1));
+            let key = (at.ip(), self.count_unnamed());
             at.set_port(ports.chosen.get(&key).copied().unwrap_or(0));
             unnamed = Some(key);
         } else if !ports.held.contains(&at) {
@@ -236,11 +308,98 @@ impl Peers {
         }
         Ok(listener)
     }
+
+    /// One worker accepts for all.
+    fn listen_together(
+        &self,
+        crew: &Shared,
+        reactor: &mut Reactor,
+        at: &Endpoint,
+        config: ServerConfig,
+    ) -> io::Result<ListenerKey> {
+        let nth = match at {
+            Endpoint::Ip(at) if at.port() == 0 => self.count_unnamed(),
+            _ => 0,
+        };
+        let place = (at.to_string(), nth);
+        let mut ports = lock(&crew.ports);
+        let port = match ports.shared.entry(place.clone()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Port::new(reactor.net().listen_shared(at)?)),
+        };
+        let joined = Share::join(reactor, self.seat.index, (place.clone(), port), config);
+        match joined {
+            Ok(share) => {
+                let listener = share.listener;
+                self.shares.borrow_mut().push(share);
+                Ok(listener)
+            }
+            Err(error) => {
+                if port.is_deserted() {
+                    ports.shared.remove(&place);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// `listener` is about to close: what others have handed to it is taken in, and no more comes.
+    pub(crate) fn leave(&self, reactor: &mut Reactor, listener: ListenerKey) {
+        let shares = self.shares.borrow();
+        let its = shares.iter().find(|share| share.listener == listener);
+        if let (Some(crew), Some(share)) = (&self.seat.crew, its) {
+            crew.leave(self.seat.index, |place| *place == share.place);
+            drop(shares);
+            reactor.collect_mail();
+        }
+    }
+
+    /// Goes on with ports that are shared by handing over. Called once a turn.
+    pub(crate) fn tend(&self, reactor: &mut Reactor) {
+        let mut shares = self.shares.borrow_mut();
+        let Some(crew) = self.seat.crew.as_ref().filter(|_| !shares.is_empty()) else {
+            return;
+        };
+        shares.retain(|share| share.tell(reactor));
+        let (index, mut is_stuck) = (self.seat.index, false);
+        let version = crew.ports_version.load(Ordering::Acquire);
+        if version != self.ports_seen.get() {
+            self.ports_seen.set(version);
+            let ports = lock(&crew.ports);
+            for share in &mut *shares {
+                if let Some(port) = ports.shared.get(&share.place)
+                    && !share.take_over(reactor, index, port)
+                {
+                    self.ports_seen.set(version.wrapping_sub(1));
+                    is_stuck = true;
+                }
+            }
+        }
+        while let Some(listener) = reactor.next_arrival_is_of() {
+            let Some(share) = shares.iter().find(|share| share.listener == listener) else {
+                drop(reactor.next_arrival());
+                continue;
+            };
+            let mut ports = lock(&crew.ports);
+            let port = ports.shared.get_mut(&share.place);
+            if !share.give(reactor, index, port) {
+                is_stuck = true;
+                break;
+            }
+        }
+        self.is_stuck.set(is_stuck);
+    }
+
+    /// How long the next turn may wait for the sake of ports.
+    pub(crate) fn delay(&self) -> Option<Duration> {
+        self.is_stuck.get().then_some(share::RETRY)
+    }
 }
 
 impl Drop for Peers {
     fn drop(&mut self) {
         self.flush();
+        self.seat.leave_ports();
         if let Some(crew) = &self.seat.crew {
             lock(&crew.members).remove(&self.seat.index);
             crew.version.fetch_add(1, Ordering::Release);

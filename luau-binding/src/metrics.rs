@@ -53,7 +53,8 @@ impl Metrics {
             ..ServerConfig::default()
         };
         let mut reactor = worker.reactor.borrow_mut();
-        let listening = worker.peers.listen(&mut reactor, &Endpoint::Ip(at), config);
+        let at_ip = Endpoint::Ip(at);
+        let listening = worker.peers.listen(&mut reactor, &at_ip, config, None);
         match listening {
             Ok(listener) => Ok(Some(Self { listener })),
             Err(error) => {

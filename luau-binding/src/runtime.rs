@@ -240,6 +240,7 @@ pub enum Turn {
 #[derive(Clone, Debug)]
 pub struct Stop {
     remote: Remote,
+    seat: Seat,
     is_asked: Arc<AtomicBool>,
     /// The milliseconds of grace with which it was asked.
     grace: Arc<AtomicU64>,
@@ -253,6 +254,7 @@ impl Stop {
     pub fn drain(&self, grace: Duration) {
         self.grace.store(millis(grace), Ordering::Relaxed);
         self.is_asked.store(true, Ordering::Release);
+        self.seat.leave_ports();
         self.remote.drain(grace);
     }
 
@@ -288,6 +290,7 @@ impl Runtime {
             .map_err(|error| Error::Vm(error.to_string()))?;
         let stop = Stop {
             remote: reactor.remote(),
+            seat: options.seat.clone(),
             is_asked: Arc::default(),
             grace: Arc::default(),
             hung_up: Arc::default(),
@@ -475,6 +478,7 @@ impl Runtime {
             reactor
                 .turn(&mut self.inbox, wake_at)
                 .map_err(Error::System)?;
+            worker.peers.tend(&mut reactor);
         }
         self.turned_at = vm::clock();
         worker.peers.own().heap.set(self.lua.used_memory() as u64);
@@ -523,6 +527,8 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
+        // Nobody sends it a connection that would go with it.
+        self.stop.seat.leave_ports();
         // The VM goes after this: nobody may write to it any more.
         self.worker.guard.stop();
     }

@@ -82,6 +82,37 @@ fn a_script_serves_https_and_wss_by_files_and_by_text() {
     assert_eq!(plain.get("/").status, 400);
 }
 
+/// One worker accepts; the one that serves does the handshake, with certificates of its own.
+#[test]
+fn workers_that_hand_connections_over_serve_https_and_wss() {
+    let ca = Ca::new("authority");
+    let files = Files::of(&ca.issue(&["localhost"]));
+    let script = SCRIPT
+        .replace("TLS", &files.as_table())
+        .replace("port = 0,", "port = 0, balance = \"connections\",")
+        .replace(
+            "{request.clientSubject}",
+            "{require(\"@huki/process\").worker.index}",
+        );
+    let huki = Huki::serve_on("2", &script);
+    let dialer = Dialer::trusting(&ca);
+    let (mut held, mut seen) = (Vec::new(), std::collections::BTreeSet::new());
+    while seen.len() < 2 {
+        let mut stream = dial(&dialer, &huki, "localhost");
+        let answer = get(&mut stream, "/");
+        assert!(answer.starts_with(b"https "), "{answer:?}");
+        seen.insert(answer);
+        held.push(stream);
+    }
+    for _ in 0..4 {
+        let stream = dial(&dialer, &huki, "localhost");
+        let opened = tungstenite::client("wss://localhost/", stream);
+        let (mut client, _) = opened.expect("it upgrades");
+        client.send(Message::text("hello")).expect("it is taken");
+        assert_eq!(client.read().expect("an echo"), Message::text("hello"));
+    }
+}
+
 #[test]
 fn a_script_learns_whose_certificate_a_client_has_shown() {
     let ca = Ca::new("authority");

@@ -13,6 +13,7 @@
 
 use super::conns::ConnKey;
 use super::drive::{Connection, Phase};
+use super::handover::Source;
 use super::inbox::{Cause, Inbox};
 use super::{ListenerKey, Protocol, Reactor};
 use crate::buffer::SendBuffer;
@@ -38,7 +39,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Listener<L> {
     pub(super) key: ListenerKey,
-    pub(super) socket: L,
+    pub(super) source: Source<L>,
     pub(super) settings: Rc<ServerSettings>,
     pub(super) protocol: Protocol,
     /// Whose connections begin with a proxy's header.
@@ -194,10 +195,12 @@ impl<N: Net> Reactor<N> {
     /// Whether some listener could take a connection now.
     pub(super) fn can_accept(&self) -> bool {
         let now = self.now;
+        let has_room = !self.conns.is_full();
         let may = |listener: &Listener<_>| {
-            listener.may_accept() && listener.rests_until.is_none_or(|until| until <= now)
+            (has_room && listener.may_accept() || self.can_fetch(listener))
+                && listener.rests_until.is_none_or(|until| until <= now)
         };
-        !self.conns.is_full() && self.listeners.iter().any(may)
+        self.listeners.iter().any(may)
     }
 
     /// Connections of `listener` that are still there; `None` once it is closed.
@@ -213,6 +216,7 @@ impl<N: Net> Reactor<N> {
         let mut budget = self.limits.accepts_per_turn;
         let mut errors = core::mem::take(&mut self.scratch.accept_errors);
         for index in 0..self.listeners.len() {
+            self.fetch_arrivals(index, &mut errors);
             while budget > 0 && !self.conns.is_full() && self.accept_one(index, &mut errors) {
                 budget -= 1;
             }
@@ -236,7 +240,7 @@ impl<N: Net> Reactor<N> {
             return false;
         }
         listener.rests_until = None;
-        match self.net.accept(&mut listener.socket) {
+        match listener.take_next(&mut self.net, &mut self.handover) {
             Ok((socket, peer))
                 if !listener.awaits_header(peer) && listener.turns_away(Some(peer)) =>
             {
@@ -275,19 +279,30 @@ impl<N: Net> Reactor<N> {
                 }
                 true
             }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => {
-                    listener.waiting = false;
-                    false
-                }
-                io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => true,
-                _ => {
-                    listener.rests_until = self.now.checked_add(ACCEPT_BACKOFF);
-                    self.figures.accept_errors.add(1);
-                    errors.push((listener.key, error));
-                    false
-                }
-            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                listener.waiting = false;
+                false
+            }
+            Err(error) => self.accept_failed(index, error, errors),
+        }
+    }
+
+    /// The system has refused an accept at listener `index`; whether to try again at once.
+    pub(super) fn accept_failed(
+        &mut self,
+        index: usize,
+        error: io::Error,
+        errors: &mut Vec<(ListenerKey, io::Error)>,
+    ) -> bool {
+        match error.kind() {
+            io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => true,
+            _ => {
+                let listener = &mut self.listeners[index];
+                listener.rests_until = self.now.checked_add(ACCEPT_BACKOFF);
+                self.figures.accept_errors.add(1);
+                errors.push((listener.key, error));
+                false
+            }
         }
     }
 

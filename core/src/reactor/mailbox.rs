@@ -11,9 +11,11 @@
 //! - Publications that wait are bounded in bytes: a reactor that does not turn costs the others no
 //!   memory, and what it has missed is counted.
 //!
-//! Not here: what the reactor does about a mail (`mod.rs`).
+//! Not here: what a drain, a publication or an arrival is (`drain.rs`, `publish.rs`, `handover.rs`).
 
+use super::{Arrival, ListenerKey, Reactor};
 use crate::conn::Publication;
+use crate::transport::Net;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -34,6 +36,13 @@ pub enum Mail {
         topic: Arc<[u8]>,
         /// The message, framed.
         publication: Arc<Publication>,
+    },
+    /// Take a connection that was accepted elsewhere, as `Reactor::adopt` does.
+    Adopt {
+        /// The shared listener of the reactor that gets it.
+        listener: ListenerKey,
+        /// The connection.
+        arrival: Arrival,
     },
 }
 
@@ -184,6 +193,25 @@ impl Remote {
     /// Asks the reactor to drain, as `Reactor::drain` does. `false` if it is gone already.
     pub fn drain(&self, grace: Duration) -> bool {
         self.send(Mail::Drain { grace }).is_ok()
+    }
+}
+
+impl<N: Net> Reactor<N> {
+    /// Does what other threads have asked for since the last turn. A turn does so by itself; before a
+    /// listener is closed by hand, what was handed to it may still be in the mail.
+    pub fn collect_mail(&mut self) {
+        let mut mail = core::mem::take(&mut self.scratch.mail);
+        self.mailbox.collect(&mut mail);
+        for mail in mail.drain(..) {
+            match mail {
+                Mail::Drain { grace } => self.drain(grace),
+                Mail::Publish { topic, publication } => {
+                    self.publish(&topic, &publication, None);
+                }
+                Mail::Adopt { listener, arrival } => self.adopt(listener, arrival),
+            }
+        }
+        self.scratch.mail = mail;
     }
 }
 

@@ -9,6 +9,7 @@
 //! - `dial.rs`     a connection before it is one: names, addresses, the race
 //! - `outbound.rs` connections that we open, and what is asked on them
 //! - `accept.rs`   listeners, and how their connections become ours
+//! - `handover.rs` connections that one reactor accepts and another serves
 //! - `stream.rs`   connections without a protocol of ours
 //! - `datagram.rs` sockets of UDP
 //! - `conns.rs`    keys and the connection table
@@ -36,6 +37,7 @@ mod dial;
 mod drain;
 mod drive;
 pub mod figures;
+mod handover;
 pub mod inbox;
 pub mod mailbox;
 mod ops;
@@ -50,6 +52,7 @@ pub use datagram::DATAGRAM_BYTES_MAX;
 #[cfg(feature = "tls")]
 pub use dial::DialTls;
 pub use dial::{Destination, DialConfig, Host};
+pub use handover::{Arrival, Share};
 pub use ops::Accept;
 pub use stream::Protocol;
 #[cfg(feature = "tls")]
@@ -70,6 +73,7 @@ use dial::Dial;
 use drain::Drain;
 use drive::{Connection, Context, Fate, Phase, SEGMENT_BYTES_MIN};
 use figures::Figures;
+use handover::Handover;
 use inbox::Inbox;
 use mailbox::{Mail, Mailbox, Remote};
 use std::collections::{BTreeMap, VecDeque};
@@ -140,6 +144,7 @@ pub struct Reactor<N: Net> {
     datagrams: datagram::Datagrams<N::Datagrams>,
     /// Few, so a list.
     listeners: Vec<Listener<N::Listener>>,
+    handover: Handover<N::Socket>,
     /// The key of the next one. Keys are never used again, as connections outlive their listeners.
     next_listener: u32,
     /// Connections that may read, in the order in which they became able to.
@@ -196,6 +201,7 @@ impl<N: Net> Reactor<N> {
             dials: BTreeMap::new(),
             datagrams: BTreeMap::new(),
             listeners: Vec::new(),
+            handover: Handover::default(),
             next_listener: 1,
             ready: VecDeque::new(),
             lingering: VecDeque::new(),
@@ -414,7 +420,7 @@ impl<N: Net> Reactor<N> {
         let Some(key) = ConnKey::from_token(event.token) else {
             let is_it = |listener: &&mut Listener<_>| u64::from(listener.key.0) == event.token;
             if let Some(listener) = self.listeners.iter_mut().find(is_it) {
-                listener.waiting = true;
+                listener.note_callers();
             }
             return;
         };
@@ -428,20 +434,6 @@ impl<N: Net> Reactor<N> {
         } else {
             self.schedule(key);
         }
-    }
-
-    fn collect_mail(&mut self) {
-        let mut mail = core::mem::take(&mut self.scratch.mail);
-        self.mailbox.collect(&mut mail);
-        for mail in mail.drain(..) {
-            match mail {
-                Mail::Drain { grace } => self.drain(grace),
-                Mail::Publish { topic, publication } => {
-                    self.publish(&topic, &publication, None);
-                }
-            }
-        }
-        self.scratch.mail = mail;
     }
 
     fn receive_ready(&mut self, inbox: &mut Inbox) {

@@ -12,6 +12,7 @@
 
 use super::conns::ConnKey;
 use super::drive::{Connection, Phase};
+use super::handover::Source;
 use super::inbox::Cause;
 use super::publish::Room;
 use super::{Listener, ListenerKey, Reactor, ServerConfig};
@@ -52,6 +53,15 @@ impl<N: Net> Reactor<N> {
     /// What the system refuses, such as an address in use; [`io::ErrorKind::InvalidInput`] for
     /// limits that contradict each other.
     pub fn listen(&mut self, at: &Endpoint, config: ServerConfig) -> io::Result<ListenerKey> {
+        self.add_listener(config, |net, token| net.listen(at, token).map(Source::Own))
+    }
+
+    /// Adds a listener whose connections come from what `open` makes.
+    pub(super) fn add_listener(
+        &mut self,
+        config: ServerConfig,
+        open: impl FnOnce(&mut N, u64) -> io::Result<Source<N::Listener>>,
+    ) -> io::Result<ListenerKey> {
         let limits = match config.limits {
             Some(limits) => Rc::new(checked(limits)?),
             None => Rc::clone(&self.limits),
@@ -64,11 +74,11 @@ impl<N: Net> Reactor<N> {
             refusals: config.refusals,
         });
         let key = ListenerKey(self.next_listener);
-        let socket = self.net.listen(at, u64::from(key.0))?;
+        let source = open(&mut self.net, u64::from(key.0))?;
         self.next_listener += 1;
         self.listeners.push(Listener {
             key,
-            socket,
+            source,
             settings,
             protocol: config.protocol,
             proxy_headers: config.proxy_headers,
@@ -86,7 +96,10 @@ impl<N: Net> Reactor<N> {
     /// Where `listener` listens; `None` once it is closed.
     pub fn local_endpoint(&self, listener: ListenerKey) -> Option<Endpoint> {
         let listener = self.listeners.iter().find(|known| known.key == listener)?;
-        self.net.local_endpoint(&listener.socket).ok()
+        match &listener.source {
+            Source::Own(socket) => self.net.local_endpoint(socket).ok(),
+            Source::Shared { at, .. } => Some(at.clone()),
+        }
     }
 
     /// Accepts no more connections at `listener`; those that are here stay.
@@ -97,8 +110,15 @@ impl<N: Net> Reactor<N> {
         let is_it = |known: &Listener<_>| known.key == listener;
         if let Some(index) = self.listeners.iter().position(is_it) {
             self.accept_all(index);
-            self.net
-                .close_listener(self.listeners.swap_remove(index).socket);
+            match self.listeners.swap_remove(index).source {
+                Source::Own(socket) => self.net.close_listener(socket),
+                Source::Shared { socket, .. } => {
+                    if let Some(socket) = socket {
+                        self.net.close_listener(socket);
+                    }
+                    self.forget_share(listener);
+                }
+            }
         }
     }
 
@@ -107,6 +127,7 @@ impl<N: Net> Reactor<N> {
         let mut errors = core::mem::take(&mut self.scratch.accept_errors);
         self.listeners[index].waiting = true;
         self.listeners[index].rests_until = None;
+        self.keep_arrivals(index, &mut errors);
         while !self.conns.is_full() && self.accept_one(index, &mut errors) {}
         self.scratch.accept_errors = errors;
     }

@@ -25,6 +25,10 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+mod shared;
+
+pub use shared::SharedListener;
+
 #[cfg(unix)]
 use mio::net::UnixStream;
 
@@ -75,9 +79,34 @@ enum Listener {
     Tcp(TcpListener),
     #[cfg(unix)]
     Unix(unix::SocketFile),
+    /// A second descriptor of a socket whose file is somebody else's.
+    #[cfg(unix)]
+    UnixShare(mio::net::UnixListener),
+}
+
+impl Listener {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(listener) => listener,
+            #[cfg(unix)]
+            Self::Unix(file) => file.listener_mut(),
+            #[cfg(unix)]
+            Self::UnixShare(listener) => listener,
+        }
+    }
+}
+
+#[cfg(unix)]
+fn accept_unix(listener: &mut mio::net::UnixListener) -> io::Result<(MioSocket, Peer)> {
+    let (stream, _) = listener.accept()?;
+    Ok((MioSocket(Stream::Unix(stream)), Peer::Unix))
 }
 
 impl MioNet {
+    /// Whether the system spreads connections over the listeners of a port that reactors share by
+    /// [`set_reuse_port`](Self::set_reuse_port).
+    pub const REUSE_PORT_BALANCES: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
     /// A selector with nothing registered.
     ///
     /// # Errors
@@ -109,7 +138,7 @@ impl MioNet {
         self.backlog = backlog.map_or(BACKLOG, i32::from);
     }
 
-    fn listen_tcp(&self, at: SocketAddr) -> io::Result<TcpListener> {
+    fn listen_tcp(&self, at: SocketAddr) -> io::Result<std::net::TcpListener> {
         let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         // A restarted server may bind at once. On Windows the option means something else: that
@@ -128,7 +157,7 @@ impl MioNet {
         }
         socket.bind(&at.into())?;
         socket.listen(self.backlog)?;
-        Ok(TcpListener::from_std(socket.into()))
+        Ok(socket.into())
     }
 }
 
@@ -194,18 +223,15 @@ impl Net for MioNet {
 
     fn listen(&mut self, at: &Endpoint, token: u64) -> io::Result<MioListener> {
         let mut listener = match at {
-            Endpoint::Ip(at) => Listener::Tcp(self.listen_tcp(*at)?),
+            Endpoint::Ip(at) => Listener::Tcp(TcpListener::from_std(self.listen_tcp(*at)?)),
             #[cfg(unix)]
             Endpoint::Unix(path) => Listener::Unix(unix::SocketFile::listen(path)?),
             #[cfg(not(unix))]
             Endpoint::Unix(_) => return Err(ErrorKind::Unsupported.into()),
         };
-        let source: &mut dyn Source = match &mut listener {
-            Listener::Tcp(listener) => listener,
-            #[cfg(unix)]
-            Listener::Unix(file) => file.listener_mut(),
-        };
-        source.register(self.poll.registry(), mio_token(token)?, Interest::READABLE)?;
+        let registry = self.poll.registry();
+        let token = mio_token(token)?;
+        registry.register(listener.source(), token, Interest::READABLE)?;
         Ok(MioListener(listener))
     }
 
@@ -214,6 +240,8 @@ impl Net for MioNet {
             Listener::Tcp(listener) => Endpoint::Ip(listener.local_addr()?),
             #[cfg(unix)]
             Listener::Unix(file) => Endpoint::Unix(file.path().to_owned()),
+            #[cfg(unix)]
+            Listener::UnixShare(_) => return Err(ErrorKind::Unsupported.into()),
         })
     }
 
@@ -228,10 +256,9 @@ impl Net for MioNet {
                 Ok((MioSocket(Stream::Tcp(stream)), Peer::Ip(peer)))
             }
             #[cfg(unix)]
-            Listener::Unix(file) => {
-                let (stream, _) = file.listener_mut().accept()?;
-                Ok((MioSocket(Stream::Unix(stream)), Peer::Unix))
-            }
+            Listener::Unix(file) => accept_unix(file.listener_mut()),
+            #[cfg(unix)]
+            Listener::UnixShare(listener) => accept_unix(listener),
         }
     }
 
@@ -352,8 +379,10 @@ impl Net for MioNet {
         drop(socket);
     }
 
-    fn close_listener(&mut self, listener: MioListener) {
-        drop(listener);
+    fn close_listener(&mut self, mut listener: MioListener) {
+        // A socket that others share does not close with ours, and would go on to report here. Should
+        // the system refuse, its events find no listener.
+        let _ = self.poll.registry().deregister(listener.0.source());
     }
 
     fn bind_datagrams(&mut self, at: SocketAddr, token: u64) -> io::Result<MioDatagrams> {
@@ -518,6 +547,14 @@ mod unix {
                 identity: identity(path),
                 path: path.to_owned(),
             })
+        }
+
+        /// Another descriptor of its socket.
+        pub(super) fn share(&self) -> io::Result<UnixListener> {
+            let own = std::os::fd::AsFd::as_fd(&self.listener).try_clone_to_owned()?;
+            let own = std::os::unix::net::UnixListener::from(own);
+            own.set_nonblocking(true)?;
+            Ok(UnixListener::from_std(own))
         }
 
         /// Where it listens.

@@ -117,8 +117,9 @@ pub struct Ready {
 /// Tokens are the caller's names for sockets, reported back by [`poll`](Self::poll). A token with
 /// a zero upper half names the waker (0) or a listener (1 and up).
 pub trait Net {
-    /// A connected, or connecting, stream socket.
-    type Socket;
+    /// A connected, or connecting, stream socket. One that was accepted and not registered may go to
+    /// another thread.
+    type Socket: Send + 'static;
     /// A listening socket.
     type Listener;
     /// A socket of datagrams (UDP).

@@ -17,6 +17,7 @@ use super::methods;
 use super::tls::Tls;
 use super::topics;
 use crate::bridge::Failure;
+use crate::crew::Balance;
 use crate::runtime::Worker;
 use crate::value::{Options, bad_argument};
 use crate::vm::atom::Atom;
@@ -94,6 +95,7 @@ const OPTIONS: &[&str] = &[
     "address",
     "backlog",
     "reusePort",
+    "balance",
     "request",
     "streamBody",
     "websocket",
@@ -188,30 +190,54 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
     Ok(Returns::Values(1))
 }
 
-/// `backlog` and `reusePort`.
+/// What holds for one listener alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listening {
+    backlog: Option<u16>,
+    shares_port: bool,
+    balance: Option<Balance>,
+}
+
+/// `backlog`, `reusePort` and `balance`.
 pub(super) fn read_listening(
     stack: &mut Stack<'_>,
     options: Options<'_>,
-) -> Result<(Option<u16>, bool), Raise> {
+) -> Result<Listening, Raise> {
     let backlog = options
         .whole(stack, c"backlog", (1, 65_535))?
         .map(|backlog| u16::try_from(backlog).unwrap_or(u16::MAX));
     let shares_port = options.flag(stack, c"reusePort")?.unwrap_or(false);
-    Ok((backlog, shares_port))
+    let balance = match options.text(stack, c"balance")?.as_deref() {
+        None => None,
+        Some("system") => Some(Balance::System),
+        Some("connections") => Some(Balance::Connections),
+        Some(other) => {
+            return Err(options.error(format!(
+                "option 'balance' must be \"connections\" or \"system\", not \"{}\"",
+                other.escape_debug()
+            )));
+        }
+    };
+    Ok(Listening {
+        backlog,
+        shares_port,
+        balance,
+    })
 }
 
-/// Listens, with what holds for this listener alone.
+/// Listens, as `how` says.
 pub(super) fn listen(
     worker: &Worker,
     endpoint: &Endpoint,
     config: ServerConfig,
-    (backlog, shares_port): (Option<u16>, bool),
+    how: Listening,
 ) -> std::io::Result<ListenerKey> {
     let mut reactor = worker.reactor.borrow_mut();
     let net = reactor.net_mut();
-    net.set_backlog(backlog);
-    net.set_reuse_port(shares_port);
-    let listener = worker.peers.listen(&mut reactor, endpoint, config);
+    net.set_backlog(how.backlog);
+    net.set_reuse_port(how.shares_port);
+    let peers = &worker.peers;
+    let listener = peers.listen(&mut reactor, endpoint, config, how.balance);
     let net = reactor.net_mut();
     net.set_backlog(None);
     net.set_reuse_port(false);
@@ -371,6 +397,7 @@ fn stop(stack: &mut Stack<'_>) -> Outcome {
         return Ok(Returns::Values(0));
     }
     let mut reactor = worker.reactor.borrow_mut();
+    worker.peers.leave(&mut reactor, server.listener);
     match grace {
         Some(grace) => reactor.drain_listener(server.listener, grace),
         None => reactor.retire_listener(server.listener),

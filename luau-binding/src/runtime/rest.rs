@@ -69,6 +69,7 @@ impl Runtime {
         const AGES: f64 = 1.0e8;
         let delays = [scheduler.delay(turned_at), last_words];
         let delay = delays.into_iter().flatten().min_by(f64::total_cmp);
-        Delay::Until(delay.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, AGES))))
+        let delay = delay.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, AGES)));
+        Delay::Until(delay.into_iter().chain(worker.peers.delay()).min())
     }
 }

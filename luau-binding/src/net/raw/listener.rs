@@ -28,7 +28,15 @@ use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::rc::Rc;
 
-const OPTIONS: &[&str] = &["port", "address", "tls", "backlog", "reusePort", "accept"];
+const OPTIONS: &[&str] = &[
+    "port",
+    "address",
+    "tls",
+    "backlog",
+    "reusePort",
+    "balance",
+    "accept",
+];
 
 /// What the binding knows of one listener.
 #[derive(Debug)]
@@ -82,7 +90,10 @@ impl ListenerState {
         if self.is_closed.replace(true) {
             return;
         }
-        worker.reactor.borrow_mut().close_listener(self.key);
+        let mut reactor = worker.reactor.borrow_mut();
+        worker.peers.leave(&mut reactor, self.key);
+        reactor.close_listener(self.key);
+        drop(reactor);
         let mut raw = worker.raw.borrow_mut();
         raw.listeners.retain(|known| known.key != self.key);
         drop(raw);

@@ -69,7 +69,7 @@ pub struct BufferPool(Rc<Store>);
 
 #[derive(Default)]
 struct Store {
-    classes: [RefCell<Vec<Vec<u8>>>; CLASS_BYTES.len()],
+    classes: [RefCell<Vec<PooledBuf>>; CLASS_BYTES.len()],
     taken: Cell<usize>,
 }
 
@@ -78,14 +78,16 @@ impl BufferPool {
     pub fn take(&self, capacity: usize) -> PooledBuf {
         let class = CLASS_BYTES.iter().position(|bytes| *bytes >= capacity);
         let kept = class.and_then(|class| self.0.classes[class].borrow_mut().pop());
-        let bytes = kept.unwrap_or_else(|| {
-            Vec::with_capacity(class.map_or(capacity, |class| CLASS_BYTES[class]))
+        let mut taken = kept.unwrap_or_else(|| {
+            let room = class.map_or(capacity, |class| CLASS_BYTES[class]);
+            PooledBuf(Rc::new(Loan {
+                bytes: Vec::with_capacity(room),
+                pool: None,
+            }))
         });
         self.0.taken.set(self.0.taken.get() + 1);
-        PooledBuf {
-            bytes,
-            pool: self.clone(),
-        }
+        taken.loan().pool = Some(self.clone());
+        taken
     }
 
     /// Buffers taken and not yet given back.
@@ -93,18 +95,17 @@ impl BufferPool {
         self.0.taken.get()
     }
 
-    fn put(&self, mut bytes: Vec<u8>) {
+    fn put(&self, buffer: PooledBuf) {
         self.0.taken.set(self.0.taken.get() - 1);
         let Some(class) = CLASS_BYTES
             .iter()
-            .position(|class| *class == bytes.capacity())
+            .position(|class| *class == buffer.capacity())
         else {
             return;
         };
         let mut kept = self.0.classes[class].borrow_mut();
         if kept.len() < KEPT_BYTES_MAX / CLASS_BYTES[class] {
-            bytes.clear();
-            kept.push(bytes);
+            kept.push(buffer);
         }
     }
 }
@@ -116,16 +117,31 @@ impl fmt::Debug for BufferPool {
 }
 
 /// A buffer on loan from a [`BufferPool`]; dropping it gives it back. Grows as a `Vec` does.
+///
+/// One word, as every connection has room for several and hardly ever has one. The count is never
+/// above one but while the buffer goes back: `Rc` is here for a `Box` that can leave its owner when
+/// that is dropped.
 #[derive(Debug)]
-pub struct PooledBuf {
+pub struct PooledBuf(Rc<Loan>);
+
+const _: () = assert!(size_of::<Option<PooledBuf>>() == size_of::<usize>());
+
+#[derive(Clone, Debug)]
+struct Loan {
     bytes: Vec<u8>,
-    pool: BufferPool,
+    /// Where it goes back to; none while it is there.
+    pool: Option<BufferPool>,
 }
 
 impl PooledBuf {
+    fn loan(&mut self) -> &mut Loan {
+        // Never clones: see the type.
+        Rc::make_mut(&mut self.0)
+    }
+
     /// Room left before it must grow.
     pub fn spare(&self) -> usize {
-        self.bytes.capacity() - self.bytes.len()
+        self.capacity() - self.len()
     }
 
     /// Makes room for `additional` bytes: moves to a larger class while there is one, and doubles
@@ -134,16 +150,17 @@ impl PooledBuf {
         if self.spare() >= additional {
             return;
         }
-        let wanted = (self.bytes.len() + additional).max(self.bytes.capacity() * 2);
-        let mut larger = self.pool.take(wanted);
-        larger.bytes.extend_from_slice(&self.bytes);
+        let wanted = (self.len() + additional).max(self.capacity() * 2);
+        let Some(pool) = &self.0.pool else { return };
+        let mut larger = pool.take(wanted);
+        larger.extend_from_slice(self);
         *self = larger;
     }
 
     /// Appends `more`, making room first.
     pub fn append(&mut self, more: &[u8]) {
         self.make_room(more.len());
-        self.bytes.extend_from_slice(more);
+        self.extend_from_slice(more);
     }
 }
 
@@ -151,19 +168,23 @@ impl Deref for PooledBuf {
     type Target = Vec<u8>;
 
     fn deref(&self) -> &Vec<u8> {
-        &self.bytes
+        &self.0.bytes
     }
 }
 
 impl DerefMut for PooledBuf {
     fn deref_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+        &mut self.loan().bytes
     }
 }
 
 impl Drop for PooledBuf {
     fn drop(&mut self) {
-        self.pool.put(core::mem::take(&mut self.bytes));
+        let loan = self.loan();
+        if let Some(pool) = loan.pool.take() {
+            loan.bytes.clear();
+            pool.put(Self(Rc::clone(&self.0)));
+        }
     }
 }
 
@@ -188,6 +209,13 @@ impl Chunk {
     }
 }
 
+/// The chunks before the tail.
+#[derive(Debug, Default)]
+struct Queue {
+    chunks: VecDeque<Chunk>,
+    bytes: usize,
+}
+
 /// What a connection has yet to send, in order.
 ///
 /// Small appends coalesce in the tail, so the usual response is one chunk in one buffer; shared
@@ -197,16 +225,13 @@ pub struct SendBuffer {
     pool: BufferPool,
     /// Chunks before the tail. Boxed: most connections never need it, and it is kept while one
     /// turn's chunks come and go.
-    #[expect(
-        clippy::box_collection,
-        reason = "8 bytes in each idle connection instead of 32"
-    )]
-    queue: Option<Box<VecDeque<Chunk>>>,
-    queue_bytes: usize,
+    queue: Option<Box<Queue>>,
     tail: Option<PooledBuf>,
     /// Bytes of the first chunk (the tail, when the queue is empty) that are already sent.
     sent: usize,
 }
+
+const _: () = assert!(size_of::<SendBuffer>() <= 32);
 
 impl SendBuffer {
     /// An empty one that will borrow from `pool`.
@@ -214,7 +239,6 @@ impl SendBuffer {
         Self {
             pool: pool.clone(),
             queue: None,
-            queue_bytes: 0,
             tail: None,
             sent: 0,
         }
@@ -222,7 +246,8 @@ impl SendBuffer {
 
     /// Bytes that wait.
     pub fn len(&self) -> usize {
-        self.queue_bytes + self.tail.as_ref().map_or(0, |tail| tail.len()) - self.sent
+        let queued = self.queue.as_ref().map_or(0, |queue| queue.bytes);
+        queued + self.tail.as_ref().map_or(0, |tail| tail.len()) - self.sent
     }
 
     /// Whether nothing waits.
@@ -281,7 +306,7 @@ impl SendBuffer {
     /// Moves everything that waits in `other` behind what waits here.
     pub fn append_all(&mut self, other: Self) {
         debug_assert_eq!(other.sent, 0, "a held response has sent nothing");
-        for chunk in other.queue.into_iter().flat_map(|queue| *queue) {
+        for chunk in other.queue.into_iter().flat_map(|queue| queue.chunks) {
             self.enqueue(chunk);
         }
         if let Some(tail) = other.tail {
@@ -303,7 +328,7 @@ impl SendBuffer {
         let queued = self
             .queue
             .iter()
-            .flat_map(|queue| queue.iter().map(Chunk::bytes));
+            .flat_map(|queue| queue.chunks.iter().map(Chunk::bytes));
         let tail = self.tail.iter().map(|tail| tail.as_slice());
         let mut skip = self.sent;
         queued
@@ -316,14 +341,16 @@ impl SendBuffer {
     pub fn consume(&mut self, count: usize) {
         debug_assert!(count <= self.len(), "sent more than waited");
         self.sent += count;
-        while let Some(first) = self.queue.as_ref().and_then(|queue| queue.front()) {
+        while let Some(queue) = &mut self.queue
+            && let Some(first) = queue.chunks.front()
+        {
             let len = first.bytes().len();
             if self.sent < len {
                 return;
             }
             self.sent -= len;
-            self.queue_bytes -= len;
-            self.queue.as_mut().and_then(|queue| queue.pop_front());
+            queue.bytes -= len;
+            queue.chunks.pop_front();
         }
         if self
             .tail
@@ -337,30 +364,29 @@ impl SendBuffer {
     /// Drops everything, sent or not.
     pub fn clear(&mut self) {
         self.queue = None;
-        self.queue_bytes = 0;
         self.tail = None;
         self.sent = 0;
     }
 
     fn enqueue(&mut self, chunk: Chunk) {
-        if chunk.bytes().is_empty() {
+        let len = chunk.bytes().len();
+        if len == 0 {
             return;
         }
         self.seal_tail();
-        self.queue_bytes += chunk.bytes().len();
-        self.queue.get_or_insert_default().push_back(chunk);
+        let queue = self.queue.get_or_insert_default();
+        queue.bytes += len;
+        queue.chunks.push_back(chunk);
     }
 
     /// Ends the tail, so that what is queued next stands behind it.
     fn seal_tail(&mut self) {
-        let Some(tail) = self.tail.take() else { return };
-        if tail.is_empty() {
-            return;
+        if let Some(tail) = self.tail.take_if(|tail| !tail.is_empty()) {
+            let queue = self.queue.get_or_insert_default();
+            queue.bytes += tail.len();
+            queue.chunks.push_back(Chunk::Pooled(tail));
         }
-        self.queue_bytes += tail.len();
-        self.queue
-            .get_or_insert_default()
-            .push_back(Chunk::Pooled(tail));
+        self.tail = None;
     }
 }
 

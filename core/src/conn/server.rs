@@ -68,16 +68,25 @@ enum State {
         exchange: Exchange,
         body: IncomingBody,
     },
-    /// The newest exchange asks for a WebSocket; nothing is read until it is answered.
+    /// The newest exchange asks for a WebSocket; nothing is read until it is answered. Boxed: it
+    /// would be the largest of all states, and comes once in a connection.
     Upgrade {
         exchange: Exchange,
-        accept_key: [u8; 28],
-        deflate: Option<DeflateOffer>,
+        asked: Box<UpgradeAsked>,
     },
     /// The newest exchange is about to be refused; never between two calls.
     Refused { exchange: Exchange },
+    /// A WebSocket was accepted; it is taken once the 101 has had its turn.
+    Accepted(Box<Accepted>),
     /// No further input means anything.
     Done,
+}
+
+/// What a WebSocket's client has sent and its answer needs.
+#[derive(Debug)]
+struct UpgradeAsked {
+    accept_key: [u8; 28],
+    deflate: Option<DeflateOffer>,
 }
 
 impl State {
@@ -107,8 +116,6 @@ pub struct ServerConn {
     state: State,
     pipeline: Pipeline,
     deadline: Option<Instant>,
-    /// The WebSocket that was accepted; taken once the 101 has had its turn.
-    accepted: Option<Box<Accepted>>,
     /// No last words are owed, or none can be said any more.
     is_over: bool,
     /// The request that is arriving will be the last.
@@ -124,7 +131,6 @@ impl ServerConn {
             state: State::resting(),
             pipeline: Pipeline::new(),
             deadline,
-            accepted: None,
             is_over: false,
             is_draining: false,
         }
@@ -148,7 +154,10 @@ impl ServerConn {
             let step = match self.state {
                 State::Head { .. } => self.receive_head(segment, at, now, log, out),
                 State::Body { .. } => self.receive_body(segment, at, log, out),
-                State::Upgrade { .. } | State::Refused { .. } | State::Done => break,
+                State::Upgrade { .. }
+                | State::Refused { .. }
+                | State::Accepted(_)
+                | State::Done => break,
             };
             match step {
                 Ok(0) => break,
@@ -173,7 +182,9 @@ impl ServerConn {
         let incomplete = match self.state {
             State::Head { begun, .. } => begun,
             State::Body { .. } => true,
-            State::Upgrade { .. } | State::Refused { .. } | State::Done => false,
+            State::Upgrade { .. } | State::Refused { .. } | State::Accepted(_) | State::Done => {
+                false
+            }
         };
         self.deadline = None;
         if incomplete {
@@ -202,7 +213,7 @@ impl ServerConn {
             State::Head { .. } => (Deadline::Head, 408),
             State::Body { .. } => (Deadline::Body, 408),
             State::Upgrade { .. } => (Deadline::Handshake, 503),
-            State::Refused { .. } | State::Done => return None,
+            State::Refused { .. } | State::Accepted(_) | State::Done => return None,
         };
         self.refuse_with(status, b"", &[], out);
         Some(missed)
@@ -218,9 +229,11 @@ impl ServerConn {
         match self.state {
             State::Body { .. } => Appetite::Read,
             State::Head { .. } if !full => Appetite::Read,
-            State::Head { .. } | State::Upgrade { .. } | State::Refused { .. } | State::Done => {
-                Appetite::Pause
-            }
+            State::Head { .. }
+            | State::Upgrade { .. }
+            | State::Refused { .. }
+            | State::Accepted(_)
+            | State::Done => Appetite::Pause,
         }
     }
 
@@ -418,12 +431,11 @@ impl ServerConn {
         settings: &Rc<WsSettings>,
         out: &mut SendBuffer,
     ) -> Result<(), Misuse> {
-        let (accept_key, offer) = match self.state {
+        let (accept_key, offer) = match &self.state {
             State::Upgrade {
-                exchange: asked,
-                accept_key,
-                deflate,
-            } if asked == exchange => (accept_key, deflate),
+                exchange: by,
+                asked,
+            } if *by == exchange => (asked.accept_key, asked.deflate),
             _ => return Err(Misuse::NotAnUpgrade),
         };
         let deflate = match (offer, &settings.deflate) {
@@ -435,22 +447,23 @@ impl ServerConn {
         let slot = self.pipeline.slot(exchange, out);
         handshake::write_accept(slot.out, &accept_key, protocol, extensions, fields)
             .map_err(|_| Misuse::InvalidField)?;
-        self.state = State::Done;
-        self.deadline = None;
-        self.accepted = Some(Box::new(Accepted {
+        self.state = State::Accepted(Box::new(Accepted {
             settings: Rc::clone(settings),
             deflate,
         }));
+        self.deadline = None;
         self.pipeline.finish(exchange, out);
         Ok(())
     }
 
     /// The accepted WebSocket, once, when everything asked before is answered.
     pub fn take_accepted(&mut self) -> Option<Box<Accepted>> {
-        if self.pipeline.in_flight() > 0 {
-            None
-        } else {
-            self.accepted.take()
+        if self.pipeline.in_flight() > 0 || !matches!(self.state, State::Accepted(_)) {
+            return None;
+        }
+        match core::mem::replace(&mut self.state, State::Done) {
+            State::Accepted(accepted) => Some(accepted),
+            _ => None,
         }
     }
 
@@ -466,7 +479,7 @@ impl ServerConn {
                 self.pipeline.close_after_all();
             }
             // Its request is arriving, and is the last.
-            State::Head { .. } | State::Refused { .. } | State::Done => {}
+            State::Head { .. } | State::Refused { .. } | State::Accepted(_) | State::Done => {}
             State::Body { .. } | State::Upgrade { .. } => self.pipeline.close_after_all(),
         }
     }
@@ -528,7 +541,7 @@ impl ServerConn {
             State::Head { .. } if self.pipeline.in_flight() == 0 => limits.idle_timeout,
             State::Body { .. } => limits.body_timeout,
             State::Upgrade { .. } => limits.handshake_timeout,
-            State::Head { .. } | State::Refused { .. } | State::Done => {
+            State::Head { .. } | State::Refused { .. } | State::Accepted(_) | State::Done => {
                 self.deadline = None;
                 return;
             }

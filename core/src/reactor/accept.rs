@@ -141,7 +141,7 @@ impl<S> Connection<S> {
     /// Whose it is, if that is known yet.
     pub(super) fn known_peer(&self) -> Option<Peer> {
         let is_known = !matches!(self.transport, Transport::Preceded(_));
-        is_known.then_some(self.peer)
+        is_known.then(|| self.peer.get())
     }
 
     /// What a proxy has just said of it.
@@ -167,13 +167,13 @@ impl<N: Net> Reactor<N> {
             conn.own_deadline = None;
         }
         match said {
-            Announcement::Client(address) => conn.peer = Peer::Ip(address),
+            Announcement::Client(address) => conn.peer = Peer::Ip(address).into(),
             Announcement::Unknown => conn.is_unnamed = true,
             Announcement::Local => {}
         }
         let mut listeners = self.listeners.iter_mut();
         if let Some(its) = listeners.find(|listener| listener.key == conn.listener) {
-            let peer = Some(conn.peer);
+            let peer = Some(conn.peer.get());
             its.note_gone(None);
             if its.turns_away(peer) {
                 conn.cut(Cause::Terminated);

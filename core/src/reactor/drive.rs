@@ -30,7 +30,9 @@ use crate::buffer::{PooledBuf, SendBuffer};
 use crate::conn::client::Ending;
 use crate::conn::{Appetite, Deadline, Driver};
 use crate::limits::Limits;
-use crate::transport::{Net, Peer, ReadOutcome, TlsError, TlsErrorKind, Transport, WriteOutcome};
+use crate::transport::{
+    KeptPeer, Net, Peer, ReadOutcome, TlsError, TlsErrorKind, Transport, WriteOutcome,
+};
 use crate::ws::close_code;
 use std::io;
 use std::rc::Rc;
@@ -55,7 +57,7 @@ pub(super) struct Connection<S> {
     pub(super) out: SendBuffer,
     pub(super) limits: Rc<Limits>,
     pub(super) listener: ListenerKey,
-    pub(super) peer: Peer,
+    pub(super) peer: KeptPeer,
     /// Input that the driver could not consume yet.
     pub(super) spill: Option<PooledBuf>,
     /// Why it will have ended, once known.
@@ -102,7 +104,7 @@ pub(super) struct Connection<S> {
 }
 
 /// What an idle connection costs beside the system's own share.
-const _: () = assert!(size_of::<Connection<u64>>() <= 368);
+const _: () = assert!(size_of::<Connection<u64>>() <= 264);
 
 /// What a connection is driven with.
 pub(super) struct Context<'a, N> {
@@ -137,7 +139,7 @@ impl<S> Connection<S> {
             out,
             limits,
             listener,
-            peer,
+            peer: peer.into(),
             spill: None,
             cause: None,
             own_deadline: None,

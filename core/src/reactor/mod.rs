@@ -154,9 +154,6 @@ pub struct Reactor<N: Net> {
     /// Connections to settle at the start of the next turn.
     dirty: Vec<ConnKey>,
     wheel: TimerWheel,
-    /// For each slot of `conns`, the earliest deadline in the wheel. It outlives the connection,
-    /// so that short-lived ones do not fill the wheel with entries nobody awaits.
-    armed: Vec<Option<Instant>>,
     mailbox: Mailbox,
     now: Instant,
     date: Rc<SharedDate>,
@@ -207,7 +204,6 @@ impl<N: Net> Reactor<N> {
             lingering: VecDeque::new(),
             dirty: Vec::new(),
             wheel: TimerWheel::new(now),
-            armed: Vec::new(),
             mailbox: Mailbox::new(net.waker()),
             now,
             date: Rc::new(SharedDate::new(date::imf_fixdate(second))),
@@ -356,18 +352,6 @@ impl<N: Net> Reactor<N> {
             queue.push_back(key);
         }
         if let Some(deadline) = conn.next_deadline() {
-            self.arm(key, deadline);
-        }
-    }
-
-    /// Sees to it that `key` is looked at when `deadline` has come.
-    fn arm(&mut self, key: ConnKey, deadline: Instant) {
-        let slot = key.index() as usize;
-        if self.armed.len() <= slot {
-            self.armed.resize(slot + 1, None);
-        }
-        if self.armed[slot].is_none_or(|armed| deadline < armed) {
-            self.armed[slot] = Some(deadline);
             self.wheel.arm(key, deadline);
         }
     }
@@ -536,7 +520,6 @@ impl<N: Net> Reactor<N> {
         let mut due = core::mem::take(&mut self.scratch.due);
         self.wheel.fire(self.now, &mut due);
         for fired in due.drain(..) {
-            self.armed[fired.index() as usize] = None;
             // The entry may be of one who lived in the slot before.
             let Some(key) = self.conns.key_at(fired.index()) else {
                 continue;

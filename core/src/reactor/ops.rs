@@ -388,7 +388,7 @@ impl<N: Net> Reactor<N> {
 
     /// Who is at the other end.
     pub fn peer(&self, conn: ConnKey) -> Option<Peer> {
-        self.conns.get(conn).map(|connection| connection.peer)
+        self.conns.get(conn).map(|connection| connection.peer.get())
     }
 
     /// The certificate by which the other end has proved who it is, if it has: over TLS, a client

@@ -198,7 +198,7 @@ impl<N: Net> Reactor<N> {
         match dial.advance(&mut self.net, key.to_token(), self.now) {
             Progress::Waits(until) => {
                 if let Some(until) = until {
-                    self.arm(key, until);
+                    self.wheel.arm(key, until);
                 }
             }
             Progress::Connected { socket, peer } => self.establish(key, socket, peer, inbox),

@@ -230,10 +230,10 @@ impl<S> Connection<S> {
         self.connecting = false;
         // Who was announced before has but gone on with TLS.
         if self.announced {
-            inbox.deliver_connected(key, self.peer);
+            inbox.deliver_connected(key, self.peer.get());
         } else {
             self.announced = true;
-            inbox.deliver_accepted(key, self.listener, self.peer);
+            inbox.deliver_accepted(key, self.listener, self.peer.get());
         }
     }
 

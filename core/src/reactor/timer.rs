@@ -18,8 +18,10 @@
 //! - Entries cannot be cancelled. Who armed one looks, when it fires, at the deadline that really
 //!   holds, and arms again if that lies later; moving a deadline later thus never comes here.
 //!
-//! Not here: that a connection has one entry at most, which is the caller's rule (`drive.rs`);
-//! timers of scripts, which want precision.
+//! - A slot of the connection table has no entry that fires behind another of it that was armed
+//!   later: whoever moves a deadline back and forth fills the wheel with nothing.
+//!
+//! Not here: timers of scripts, which want precision.
 
 use super::conns::ConnKey;
 use std::time::{Duration, Instant};
@@ -35,7 +37,7 @@ const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 
 /// Ticks ahead that the wheel can tell apart: all slots of the highest level but the current one.
-const HORIZON_TICKS: u64 = 63 << (SLOT_BITS * 3);
+const HORIZON_TICKS: u32 = 63 << (SLOT_BITS * 3);
 
 /// No node: the end of a list.
 const NONE: u32 = u32::MAX;
@@ -43,11 +45,13 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 struct Node {
     key: ConnKey,
-    /// When it is due.
-    tick: u64,
+    /// When it is due: the low half of that tick, as the horizon is nearer than 2^32 ticks.
+    tick: u32,
     /// The next of its slot, or of the free nodes.
     next: u32,
 }
+
+const _: () = assert!(size_of::<Node>() == 16);
 
 /// One level: a list for each slot, and which of them are not empty.
 #[derive(Debug)]
@@ -67,6 +71,10 @@ pub struct TimerWheel {
     nodes: Vec<Node>,
     free: u32,
     armed: usize,
+    /// For each slot of the connection table, the low half of the tick at which its first entry is
+    /// due; 0 for none. It outlives the connection, so that short-lived ones do not fill the wheel
+    /// with entries nobody awaits.
+    first_ticks: Vec<u32>,
 }
 
 impl TimerWheel {
@@ -82,13 +90,27 @@ impl TimerWheel {
             nodes: Vec::new(),
             free: NONE,
             armed: 0,
+            first_ticks: Vec::new(),
         }
     }
 
-    /// Lets `key` fire at `at`. A time that has passed fires one tick from the last `fire`.
+    /// Lets `key` fire at `at`, unless something fires for its slot by then anyway. A time that has
+    /// passed fires one tick from the last `fire`.
     pub fn arm(&mut self, key: ConnKey, at: Instant) {
         let due = self.ticks_until(at, TICK - Duration::from_nanos(1));
-        let tick = due.clamp(self.current + 1, self.current + HORIZON_TICKS);
+        let ahead = due
+            .saturating_sub(self.current)
+            .clamp(1, u64::from(HORIZON_TICKS));
+        let tick = low_half(self.current + ahead);
+        let slot = key.index() as usize;
+        if self.first_ticks.len() <= slot {
+            self.first_ticks.resize(slot + 1, 0);
+        }
+        let first = self.first_ticks[slot];
+        if first != 0 && u64::from(first.wrapping_sub(low_half(self.current))) <= ahead {
+            return;
+        }
+        self.first_ticks[slot] = tick;
         let node = Node {
             key,
             tick,
@@ -122,6 +144,7 @@ impl TimerWheel {
             while index != NONE {
                 let node = &mut self.nodes[index as usize];
                 due.push(node.key);
+                self.first_ticks[node.key.index() as usize] = 0;
                 let following = std::mem::replace(&mut node.next, self.free);
                 self.free = index;
                 self.armed -= 1;
@@ -168,7 +191,9 @@ impl TimerWheel {
     }
 
     fn link(&mut self, index: u32) {
-        let (level, slot) = self.place(self.nodes[index as usize].tick);
+        let tick = self.nodes[index as usize].tick;
+        let ahead = tick.wrapping_sub(low_half(self.current));
+        let (level, slot) = self.place(self.current + u64::from(ahead));
         let level = &mut self.levels[level];
         self.nodes[index as usize].next = std::mem::replace(&mut level.heads[slot], index);
         level.occupied |= 1 << slot;
@@ -215,6 +240,12 @@ impl TimerWheel {
             + 1;
         Some((turn + u64::from(ahead)) << shift)
     }
+}
+
+/// The low half of a tick number, which tells ticks apart that are less than 2^32 apart.
+fn low_half(tick: u64) -> u32 {
+    let [.., a, b, c, d] = tick.to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub use tls_error::{TlsError, TlsErrorKind};
 use crate::buffer::SendBuffer;
 use core::fmt;
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::Waker;
@@ -60,6 +60,40 @@ pub enum Peer {
     Ip(SocketAddr),
     /// Someone on this machine; such sockets have no address worth telling.
     Unix,
+}
+
+/// A [`Peer`] in two words instead of four, for whoever keeps many of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptPeer(Kept);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kept {
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+    Unix,
+}
+
+const _: () = assert!(size_of::<Option<KeptPeer>>() <= 16);
+
+impl From<Peer> for KeptPeer {
+    fn from(peer: Peer) -> Self {
+        Self(match peer {
+            Peer::Ip(SocketAddr::V4(address)) => Kept::V4(address),
+            Peer::Ip(SocketAddr::V6(address)) => Kept::V6(Box::new(address)),
+            Peer::Unix => Kept::Unix,
+        })
+    }
+}
+
+impl KeptPeer {
+    /// What it was made of.
+    pub fn get(&self) -> Peer {
+        match &self.0 {
+            Kept::V4(address) => Peer::Ip(SocketAddr::V4(*address)),
+            Kept::V6(address) => Peer::Ip(SocketAddr::V6(**address)),
+            Kept::Unix => Peer::Unix,
+        }
+    }
 }
 
 /// What a name stands for, in the resolver's order of preference. Ports are 0: a name has none.

@@ -354,16 +354,16 @@ enum Verdict {
 
 impl Meter {
     /// None where nothing is bounded.
-    pub(super) fn new(rates: Rates) -> Option<Box<RefCell<Self>>> {
+    pub(super) fn new(rates: Rates) -> Option<RefCell<Self>> {
         let now = vm::clock();
         let full = |rate: f64| (rate, Bucket::full(rate, now));
         let is_bounded = rates.messages.or(rates.bytes).is_some();
         is_bounded.then(|| {
-            Box::new(RefCell::new(Self {
+            RefCell::new(Self {
                 messages: rates.messages.map(full),
                 bytes: rates.bytes.map(full),
                 is_warned: false,
-            }))
+            })
         })
     }
 
@@ -393,7 +393,7 @@ impl Meter {
 
 /// Whether a message of `len` bytes may go on to the script.
 pub(super) fn admit_message(worker: &Worker, socket: &SocketState, len: usize) -> bool {
-    let Some(meter) = &socket.meter else {
+    let Some(meter) = socket.meter() else {
         return true;
     };
     let (verdict, warns) = {

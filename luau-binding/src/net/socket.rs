@@ -35,11 +35,12 @@ use crate::scheduler::{self, WaitKey};
 use crate::vm::object::{Object, Tag};
 use crate::vm::{Pin, Stack};
 use hukilau_core::reactor::conns::ConnKey;
-use hukilau_core::transport::Peer;
+use hukilau_core::transport::KeptPeer;
 use hukilau_core::ws::{MessageKind, close_code};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::CStr;
+use std::fmt;
 use std::rc::Rc;
 
 /// Queued messages above which a connection is no longer read.
@@ -49,7 +50,7 @@ const QUEUED_BYTES_MAX: usize = 64 * 1024;
 
 /// Callbacks of one connection that may run at once with `concurrent = true`: then, too, a peer
 /// that sends faster than the script works is no longer read.
-const CONCURRENT_MAX: u32 = 256;
+const CONCURRENT_MAX: u16 = 256;
 
 /// Values that live with the userdata, by slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,38 +87,85 @@ pub(crate) enum Event {
 }
 
 /// What the binding knows of one WebSocket.
-#[derive(Debug)]
 pub(crate) struct SocketState {
     pub(crate) conn: ConnKey,
     /// Whose callbacks it has beside its own; none if we opened it.
     pub(crate) server: Option<Rc<ServerState>>,
-    peer: Option<Peer>,
-    protocol: Option<Box<[u8]>>,
+    peer: Option<KeptPeer>,
     is_connected: Cell<bool>,
     /// Nothing more will come from the connection.
     has_ended: Cell<bool>,
-    code: Cell<Option<u16>>,
-    reason: RefCell<Vec<u8>>,
-    /// Code and reason are those of the peer's close frame.
-    is_closed_by_peer: Cell<bool>,
+    /// How it was closed, once it was.
+    end: OnceCell<Box<End>>,
     /// Which slots have been set.
     slots: Cell<u8>,
     /// The userdata, while the connection lives.
-    object: RefCell<Option<Pin>>,
-    queue: RefCell<VecDeque<Event>>,
-    queued_bytes: Cell<usize>,
+    object: Cell<Option<Pin>>,
+    /// What the script has not heard of yet; none if it has heard of everything.
+    queue: RefCell<Option<Box<Queue>>>,
     is_held: Cell<bool>,
-    /// What it may send, if that is bounded.
-    pub(super) meter: Option<Box<RefCell<Meter>>>,
+    rare: Option<Box<Rare>>,
     /// Callbacks that have not returned.
-    running: Cell<u32>,
+    running: Cell<u16>,
     /// The `open` callback has returned, or there is none.
     is_opened: Cell<bool>,
     /// The coroutine that waits in `ws:next()`.
     waiter: Cell<Option<WaitKey>>,
 }
 
+/// Beside the reactor's share, this is what an idle WebSocket costs: with what `Rc` and the
+/// allocator add, 128 bytes.
+const _: () = assert!(size_of::<SocketState>() <= 104);
+
+/// What few sockets have.
+#[derive(Debug)]
+struct Rare {
+    protocol: Option<Box<[u8]>>,
+    /// What it may send, if that is bounded.
+    meter: Option<RefCell<Meter>>,
+}
+
+/// How a socket was closed.
+#[derive(Debug)]
+struct End {
+    code: u16,
+    reason: Box<[u8]>,
+    /// Code and reason are those of the peer's close frame.
+    is_by_peer: bool,
+}
+
+/// Events that wait for the script.
+#[derive(Debug, Default)]
+struct Queue {
+    events: VecDeque<Event>,
+    /// Of the messages among them.
+    bytes: usize,
+}
+
+impl fmt::Debug for SocketState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SocketState {{ conn: {} }}", self.conn)
+    }
+}
+
 impl SocketState {
+    /// What it may send, if that is bounded.
+    pub(super) fn meter(&self) -> Option<&RefCell<Meter>> {
+        self.rare.as_ref()?.meter.as_ref()
+    }
+
+    /// Whether the next that the script is to hear of is the end.
+    fn is_close_next(&self) -> bool {
+        let queue = self.queue.borrow();
+        let first = queue.as_ref().and_then(|queue| queue.events.front());
+        matches!(first, Some(Event::Close))
+    }
+
+    /// Whether the script has heard of everything.
+    fn has_delivered_all(&self) -> bool {
+        self.queue.borrow().is_none()
+    }
+
     /// Whether the next event has to wait for a callback to return.
     fn is_busy(&self) -> bool {
         let server = self.server.as_ref();
@@ -182,23 +230,22 @@ pub(crate) fn create(
     data: Option<i32>,
 ) -> Rc<SocketState> {
     let forwarded = server.and_then(|server| server.guards.take_forwarded(conn));
+    let peer = forwarded.or_else(|| worker.reactor.borrow().peer(conn));
     let websocket = server.and_then(|server| server.websocket.as_ref());
-    let rates = websocket.map(|websocket| websocket.rates);
+    let meter = websocket.and_then(|websocket| Meter::new(websocket.rates));
+    let protocol = protocol.map(Into::into);
+    let is_rare = meter.is_some() || protocol.is_some();
     let state = Rc::new(SocketState {
         conn,
         server: server.map(Rc::clone),
-        peer: forwarded.or_else(|| worker.reactor.borrow().peer(conn)),
-        meter: rates.and_then(Meter::new),
-        protocol: protocol.map(Into::into),
+        peer: peer.map(Into::into),
+        rare: is_rare.then(|| Box::new(Rare { protocol, meter })),
         is_connected: Cell::new(true),
         has_ended: Cell::new(false),
-        code: Cell::new(None),
-        reason: RefCell::default(),
-        is_closed_by_peer: Cell::new(false),
+        end: OnceCell::new(),
         slots: Cell::new(0),
-        object: RefCell::new(None),
+        object: Cell::new(None),
         queue: RefCell::default(),
-        queued_bytes: Cell::new(0),
         is_held: Cell::new(false),
         running: Cell::new(0),
         is_opened: Cell::new(false),
@@ -213,29 +260,31 @@ pub(crate) fn create(
     }
     let pin = stack.pin(top, worker.root.released());
     stack.pop(1);
-    *state.object.borrow_mut() = Some(pin);
+    state.object.set(Some(pin));
     worker.sockets.borrow_mut().insert(Rc::clone(&state));
     state
 }
 
 /// The peer's close frame arrived.
 pub(crate) fn closing(socket: &SocketState, code: u16, reason: &[u8]) {
-    socket.is_closed_by_peer.set(socket.code.get().is_none());
-    end_with(socket, code, reason);
+    end_with(socket, code, reason, true);
 }
 
 /// The first code that there is for the end counts.
-fn end_with(socket: &SocketState, code: u16, reason: &[u8]) {
+fn end_with(socket: &SocketState, code: u16, reason: &[u8], is_by_peer: bool) {
     socket.is_connected.set(false);
-    if socket.code.get().is_none() {
-        socket.code.set(Some(code));
-        *socket.reason.borrow_mut() = reason.to_vec();
-    }
+    socket.end.get_or_init(|| {
+        Box::new(End {
+            code,
+            reason: reason.into(),
+            is_by_peer,
+        })
+    });
 }
 
 /// The connection has ended with `code`, unless the peer gave one.
 pub(crate) fn closed(worker: &Worker, socket: &Rc<SocketState>, code: u16, reason: &str) {
-    end_with(socket, code, reason.as_bytes());
+    end_with(socket, code, reason.as_bytes(), false);
     socket.has_ended.set(true);
     deliver(worker, socket, Event::Close);
     if !takes_messages(socket) && !has_callback(socket, Slot::Close) {
@@ -260,7 +309,7 @@ pub(crate) fn message(
     if !guards::admit_message(worker, socket, payload.len()) {
         return;
     }
-    let is_next = !socket.is_busy() && socket.queue.borrow().is_empty();
+    let is_next = !socket.is_busy() && socket.has_delivered_all();
     if let Some(waiter) = socket.waiter.take()
         && resume_waiter(worker, waiter, kind, payload)
     {
@@ -283,9 +332,10 @@ pub(crate) fn message(
 pub(crate) fn deliver(worker: &Worker, socket: &Rc<SocketState>, event: Event) {
     let overtakes = matches!(event, Event::Drain) && !takes_messages(socket);
     if overtakes && socket.is_busy() {
-        return socket.queue.borrow_mut().push_front(event);
+        let mut queue = socket.queue.borrow_mut();
+        return queue.get_or_insert_default().events.push_front(event);
     }
-    let is_next = !socket.is_busy() && (overtakes || socket.queue.borrow().is_empty());
+    let is_next = !socket.is_busy() && (overtakes || socket.has_delivered_all());
     let is_awaited = matches!(event, Event::Close) && socket.waiter.get().is_some();
     if is_next || is_awaited {
         dispatch(worker, socket, event);
@@ -295,15 +345,13 @@ pub(crate) fn deliver(worker: &Worker, socket: &Rc<SocketState>, event: Event) {
 }
 
 fn enqueue(worker: &Worker, socket: &SocketState, event: Event) {
-    if let Event::Message(_, payload) = &event {
-        socket
-            .queued_bytes
-            .set(socket.queued_bytes.get() + payload.len());
-    }
     let mut queue = socket.queue.borrow_mut();
-    queue.push_back(event);
-    let is_long =
-        queue.len() >= QUEUED_MESSAGES_MAX || socket.queued_bytes.get() >= QUEUED_BYTES_MAX;
+    let queue = queue.get_or_insert_default();
+    if let Event::Message(_, payload) = &event {
+        queue.bytes += payload.len();
+    }
+    queue.events.push_back(event);
+    let is_long = queue.events.len() >= QUEUED_MESSAGES_MAX || queue.bytes >= QUEUED_BYTES_MAX;
     if is_long && !socket.is_held.replace(true) {
         worker.reactor.borrow_mut().hold(socket.conn);
     }
@@ -315,18 +363,21 @@ fn dequeue(
     socket: &SocketState,
     wanted: impl Fn(&Event) -> bool,
 ) -> Option<Event> {
-    let mut queue = socket.queue.borrow_mut();
-    if !queue.front().is_some_and(wanted) {
+    let mut place = socket.queue.borrow_mut();
+    let queue = place.as_mut()?;
+    if !queue.events.front().is_some_and(wanted) {
         return None;
     }
-    let event = queue.pop_front()?;
+    let event = queue.events.pop_front()?;
     if let Event::Message(_, payload) = &event {
-        socket
-            .queued_bytes
-            .set(socket.queued_bytes.get() - payload.len());
+        queue.bytes -= payload.len();
     }
     let is_short =
-        queue.len() <= QUEUED_MESSAGES_MAX / 2 && socket.queued_bytes.get() <= QUEUED_BYTES_MAX / 2;
+        queue.events.len() <= QUEUED_MESSAGES_MAX / 2 && queue.bytes <= QUEUED_BYTES_MAX / 2;
+    if queue.events.is_empty() {
+        // What is idle owns no memory.
+        *place = None;
+    }
     if is_short && socket.is_held.replace(false) {
         worker.reactor.borrow_mut().release(socket.conn);
     }
@@ -388,9 +439,10 @@ fn dispatch(worker: &Worker, socket: &Rc<SocketState>, event: Event) {
                 return enqueue(worker, socket, Event::Close);
             }
             call(worker, socket, Slot::Close, |stack| {
-                let code = socket.code.get().unwrap_or(close_code::ABNORMAL);
+                let end = socket.end.get();
+                let code = end.map_or(close_code::ABNORMAL, |end| end.code);
                 stack.push_number(f64::from(code));
-                stack.push_string(socket.reason.borrow().as_slice());
+                stack.push_string(end.map_or(&[][..], |end| &end.reason));
                 2
             });
             forget(worker, socket);
@@ -434,7 +486,7 @@ fn call(
 pub(crate) fn callback_ended(worker: &Worker, socket: &Rc<SocketState>) {
     socket.is_opened.set(true);
     socket.running.set(socket.running.get().saturating_sub(1));
-    if !socket.is_busy() && !socket.queue.borrow().is_empty() {
+    if !socket.is_busy() && !socket.has_delivered_all() {
         worker.pump.borrow_mut().push_back(Rc::clone(socket));
     }
 }
@@ -446,10 +498,12 @@ pub(crate) fn conn_at(stack: &Stack<'_>, index: i32) -> Option<ConnKey> {
 
 /// Pushes the userdata; nil once the close event has been dispatched.
 pub(crate) fn push_object(socket: &SocketState, stack: &mut Stack<'_>) {
-    match socket.object.borrow().as_ref() {
+    let object = socket.object.take();
+    match &object {
         Some(pin) => stack.push_pin(pin),
         None => stack.push_nil(),
     }
+    socket.object.set(object);
 }
 
 fn push_message(stack: &mut Stack<'_>, kind: MessageKind, payload: &[u8]) {

@@ -8,7 +8,7 @@
 //!
 //! Not here: answers of the application (`conn/server.rs`), what a refusal says (`server/refuse.rs`).
 
-use super::{ServerConn, State};
+use super::{ServerConn, State, UpgradeAsked};
 use crate::buffer::SendBuffer;
 use crate::conn::body::{Destination, IncomingBody};
 use crate::conn::pipeline::Asked;
@@ -109,17 +109,16 @@ impl ServerConn {
             let offer = handshake::check_upgrade(&log.view(&head, input))
                 .inspect_err(|_| self.open_refused(&head))?;
             let deflate = DeflateOffer::first(offer.extensions());
-            Some((handshake::accept_key(offer.key), deflate))
+            Some(Box::new(UpgradeAsked {
+                accept_key: handshake::accept_key(offer.key),
+                deflate,
+            }))
         } else {
             None
         };
         let exchange = self.open(&head, out);
         self.state = match (upgrade, IncomingBody::new(head.framing, limits)) {
-            (Some((accept_key, deflate)), _) => State::Upgrade {
-                exchange,
-                accept_key,
-                deflate,
-            },
+            (Some(asked), _) => State::Upgrade { exchange, asked },
             (None, Some(body)) => State::Body { exchange, body },
             (None, None) if self.pipeline.closes() => State::Done,
             (None, None) => State::resting(),

@@ -51,7 +51,7 @@ impl ServerConn {
             State::Body { exchange, .. }
             | State::Upgrade { exchange, .. }
             | State::Refused { exchange } => (exchange, self.pipeline.in_flight() - 1),
-            State::Head { .. } | State::Done => {
+            State::Head { .. } | State::Accepted(_) | State::Done => {
                 let owed = self.pipeline.in_flight();
                 (self.pipeline.open(Asked::default()), owed)
             }

@@ -110,7 +110,7 @@ fn a_wait_of_any_length_takes_at_most_four_wakes() {
 fn beyond_the_horizon_an_entry_fires_early_and_can_be_armed_again() {
     let start = origin();
     let key = keys(1)[0];
-    let horizon = Duration::from_millis(16 * HORIZON_TICKS);
+    let horizon = Duration::from_millis(16 * u64::from(HORIZON_TICKS));
     let at = start + horizon * 2 + horizon / 2;
     let (mut wheel, mut rounds) = (TimerWheel::new(start), 0);
     wheel.arm(key, at);

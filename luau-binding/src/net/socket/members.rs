@@ -17,7 +17,7 @@ use crate::vm::atom::Atom;
 use crate::vm::object::{Metatable, Object, Tag};
 use crate::vm::{Kind, Outcome, Raise, Returns, Stack};
 use hukilau_core::conn::{Misuse, Pressure};
-use hukilau_core::transport::Peer;
+use hukilau_core::transport::{KeptPeer, Peer};
 use hukilau_core::ws::close_code;
 use std::rc::Rc;
 
@@ -112,26 +112,31 @@ fn index(stack: &mut Stack<'_>) -> Outcome {
             drop(reactor);
             stack.push_boolean(is_connected);
         }
-        Some(Atom::CloseCode) => match socket.code.get() {
-            Some(code) => stack.push_number(f64::from(code)),
+        Some(Atom::CloseCode) => match socket.end.get() {
+            Some(end) => stack.push_number(f64::from(end.code)),
             None => stack.push_nil(),
         },
-        Some(Atom::CloseReason) => match socket.code.get() {
-            Some(_) => stack.push_string(socket.reason.borrow().as_slice()),
+        Some(Atom::CloseReason) => match socket.end.get() {
+            Some(end) => stack.push_string(&end.reason),
             None => stack.push_nil(),
         },
-        Some(Atom::ClosedByPeer) => stack.push_boolean(socket.is_closed_by_peer.get()),
+        Some(Atom::ClosedByPeer) => {
+            stack.push_boolean(socket.end.get().is_some_and(|end| end.is_by_peer));
+        }
         Some(Atom::BufferedBytes) => {
             let waiting = stack.worker()?.reactor.borrow().waiting_bytes(socket.conn);
             // Below 2^32, by `Limits::out_bytes_max`.
             let waiting = u32::try_from(waiting.unwrap_or(0)).unwrap_or(u32::MAX);
             stack.push_number(f64::from(waiting));
         }
-        Some(Atom::Protocol) => match &socket.protocol {
-            Some(protocol) => stack.push_string(protocol),
-            None => stack.push_nil(),
-        },
-        Some(Atom::Ip) => match socket.peer {
+        Some(Atom::Protocol) => {
+            let rare = socket.rare.as_ref();
+            match rare.and_then(|rare| rare.protocol.as_ref()) {
+                Some(protocol) => stack.push_string(protocol),
+                None => stack.push_nil(),
+            }
+        }
+        Some(Atom::Ip) => match socket.peer.as_ref().map(KeptPeer::get) {
             Some(Peer::Ip(peer)) => stack.push_string(peer.ip().to_string()),
             _ => stack.push_string(""),
         },
@@ -210,7 +215,7 @@ fn next(stack: &mut Stack<'_>) -> Outcome {
     let is_message = |event: &Event| matches!(event, Event::Message(..));
     if let Some(Event::Message(kind, payload)) = dequeue(worker, &socket, is_message) {
         push_message(stack, kind, &payload);
-        let is_close_next = matches!(socket.queue.borrow().front(), Some(Event::Close));
+        let is_close_next = socket.is_close_next();
         if is_close_next {
             worker.pump.borrow_mut().push_back(Rc::clone(&socket));
         }
@@ -313,12 +318,11 @@ fn bind(stack: &mut Stack<'_>, slot: Slot, method: &str) -> Result<Rc<SocketStat
     stack.push_copy(2);
     stack.set_slot(1, slot.number());
     socket.slots.set(socket.slots.get() | slot.bit());
-    if !socket.queue.borrow().is_empty() {
+    if !socket.has_delivered_all() {
         let worker = stack.worker()?;
-        if socket.object.borrow().is_none() {
-            let pin = stack.pin(1, worker.root.released());
-            *socket.object.borrow_mut() = Some(pin);
-        }
+        let pin = socket.object.take();
+        let pin = pin.unwrap_or_else(|| stack.pin(1, worker.root.released()));
+        socket.object.set(Some(pin));
         worker.pump.borrow_mut().push_back(Rc::clone(&socket));
     }
     Ok(socket)

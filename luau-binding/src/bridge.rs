@@ -13,10 +13,13 @@
 //!
 //! Not here: what values mean (`net/`), when a coroutine runs (`scheduler.rs`).
 
+mod plain;
 mod report;
 
+pub(crate) use plain::AtHand;
+
 use crate::net::client::upload::{self, Upload};
-use crate::net::request::{self, Origin, Unfinished, View};
+use crate::net::request::{self, Origin, Source, Unfinished, View};
 use crate::net::response::{self, Fields};
 use crate::net::server::{ServerState, refusal};
 use crate::net::socket::{self, Event, SocketState};
@@ -43,6 +46,8 @@ pub(crate) enum Purpose {
     Main,
     /// A handler of requests: its results are the answer.
     Request(Asked),
+    /// The same, for a dialect: values in, values out.
+    Plain(Asked),
     /// An upgrade callback: its result is the decision.
     Upgrade(Box<Offer>),
     /// A callback of a socket.
@@ -59,6 +64,13 @@ pub(crate) enum Purpose {
     Shutdown,
     /// A call of a function that is called at a rate.
     Tick(Rc<scheduler::every::Ticker>),
+}
+
+impl Purpose {
+    /// Whether a peer waits for an answer.
+    pub(crate) const fn is_asked_for(&self) -> bool {
+        matches!(self, Self::Request(_) | Self::Plain(_) | Self::Upgrade(_))
+    }
 }
 
 /// Which callback of a socket.
@@ -106,6 +118,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// The frames below it, one a line.
     pub(crate) trace: String,
+    /// The script has raised a string or a number, and not a value of which this is the description.
+    pub(crate) is_text: bool,
 }
 
 /// A request whose body has not arrived yet.
@@ -218,14 +232,19 @@ fn receive_request(
     }
     let mut from = worker.root.stack(worker);
     let bottom = from.len();
-    request::push(worker, &mut from, request, &origin);
+    let upgrades = request.head().upgrades_to_websocket;
+    let is_plain = server.plain.get().is_some() && !upgrades;
     let asked = Asked {
         conn,
         exchange,
         server,
         request: None,
     };
-    if request.head().upgrades_to_websocket {
+    if is_plain {
+        return plain::handle(worker, &mut from, asked, Source::Head(request, &origin));
+    }
+    request::push(worker, &mut from, request, &origin);
+    if upgrades {
         let mut protocols = Vec::new();
         if let Ok(offer) = handshake::check_upgrade(request) {
             for protocol in offer.protocols() {
@@ -250,13 +269,16 @@ fn finish_request(worker: &Worker, conn: ConnKey, exchange: Exchange) {
     };
     let Some(awaited) = awaited else { return };
     let mut from = worker.root.stack(worker);
-    awaited.request.push(&mut from);
     let asked = Asked {
         conn,
         exchange,
         server: awaited.server,
         request: None,
     };
+    if asked.server.plain.get().is_some() {
+        return plain::handle(worker, &mut from, asked, Source::Whole(&awaited.request));
+    }
+    awaited.request.push(&mut from);
     handle(worker, &mut from, asked);
     from.pop(1);
 }
@@ -333,6 +355,7 @@ pub(crate) fn returned(worker: &Worker, purpose: Purpose, stack: &mut Stack<'_>)
             let answered = response::respond(worker, stack, asked.conn, asked.exchange);
             settle_answer(worker, stack, asked, "request", answered);
         }
+        Purpose::Plain(asked) => plain::returned(worker, asked, stack),
         Purpose::Upgrade(offer) => {
             let answered = decide(worker, stack, &offer);
             settle_answer(worker, stack, offer.asked, "upgrade", answered);
@@ -365,6 +388,7 @@ pub(crate) fn raised(worker: &Worker, purpose: Purpose, failure: Failure) {
         Purpose::Accepted(stream) => raw::callback_failed(worker, &stream, &failure),
         Purpose::Tick(ticker) => scheduler::every::ended(worker, &ticker, Some(&failure)),
         Purpose::Request(asked) => fail_request(worker, &asked, "request", &failure),
+        Purpose::Plain(asked) => plain::raised(worker, asked, failure),
         Purpose::Upgrade(offer) => fail_request(worker, &offer.asked, "upgrade", &failure),
         Purpose::Upload(upload) => upload::raised(worker, &upload, &failure),
         Purpose::Stream(stream) => {
@@ -554,6 +578,7 @@ impl Failure {
         Self {
             message: message.to_owned(),
             trace: String::new(),
+            is_text: true,
         }
     }
 

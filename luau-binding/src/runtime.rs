@@ -23,7 +23,7 @@
 mod install;
 mod rest;
 
-use crate::bridge::{self, Awaited, Failure, Purpose};
+use crate::bridge::{self, AtHand, Awaited, Failure, Purpose};
 use crate::crew::{Peers, Seat};
 use crate::embed::{self, Host};
 pub(crate) use crate::error::Error;
@@ -148,6 +148,7 @@ pub(crate) struct Worker {
     /// The last error that a module raised while it loaded, and the calls that led to it.
     pub(crate) noted: RefCell<Option<(String, String)>>,
     pub(crate) surface: surface::State,
+    pub(crate) at_hand: AtHand,
     exit: Cell<Option<u8>>,
     failure: RefCell<Option<Failure>>,
 }
@@ -325,6 +326,7 @@ impl Runtime {
             shutdown: Shutdown::default(),
             noted: RefCell::default(),
             surface: surface::State::default(),
+            at_hand: AtHand::default(),
             exit: Cell::new(None),
             failure: RefCell::default(),
         });
@@ -519,7 +521,7 @@ impl Runtime {
     fn finish(&self, code: u8) -> Result<Turn, Error> {
         let _ = std::io::stdout().lock().flush();
         match self.worker.failure.take() {
-            Some(Failure { message, trace }) => Err(Error::Script { message, trace }),
+            Some(Failure { message, trace, .. }) => Err(Error::Script { message, trace }),
             None => Ok(Turn::Ended(code)),
         }
     }

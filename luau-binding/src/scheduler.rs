@@ -380,7 +380,7 @@ pub(crate) fn start(
     purpose: Purpose,
     push: impl FnOnce(&mut Stack<'_>) -> i32,
 ) -> Progress {
-    if worker.guard.is_over() && matches!(purpose, Purpose::Request(_) | Purpose::Upgrade(_)) {
+    if worker.guard.is_over() && purpose.is_asked_for() {
         // Sockets and timers still run: they may be what frees memory.
         bridge::raised(worker, purpose, Failure::plain(NOT_ENOUGH_MEMORY));
         return Progress::Done;
@@ -454,10 +454,10 @@ fn resume(
         }
         Resumed::Suspended => suspended(worker, id, purpose),
         Resumed::Raised => {
-            let (message, trace) = coroutine.failure(worker);
+            let failure = coroutine.failure(worker);
             let may_reuse = coroutine.reset();
             worker.guard.recover();
-            bridge::raised(worker, purpose, Failure { message, trace });
+            bridge::raised(worker, purpose, failure);
             worker.scheduler.borrow_mut().retire(id, may_reuse);
             Progress::Done
         }

@@ -20,7 +20,6 @@
 mod files;
 mod helpers;
 pub(crate) mod lost;
-mod request;
 
 use crate::check::{Scan, Token};
 use crate::require;

@@ -13,6 +13,7 @@
 //! - `vm/coroutine.rs`  threads: create, resume, reset, trace
 //! - `vm/guard.rs`      the bounds of script code: time and memory
 //! - `vm/tape.rs`       parsed JSON onto the stack
+//! - `vm/texts.rs`      tables of texts, and clones of them
 //! - `vm/walk.rs`       tables read where they lie
 //! - `vm/atom.rs`       the member names that raw functions compare by number
 //!
@@ -38,6 +39,7 @@ pub(crate) mod object;
 pub(crate) mod tape;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod typed;
 pub(crate) mod walk;
 

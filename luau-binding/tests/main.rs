@@ -16,6 +16,7 @@ mod lune;
 mod lute;
 mod metrics;
 mod mistakes;
+mod plain;
 mod proxied;
 mod quiet;
 mod rows;

@@ -11,6 +11,7 @@
 //! - `form.rs`      forms, urlencoded and multipart
 //! - `cookies.rs`   cookies
 //! - `response.rs`  what a handler may return
+//! - `plain.rs`     requests and answers for handlers of dialects
 //! - `client.rs`    `net.request` and `net.websocket`
 //! - `stream.rs`    responses that leave piece by piece
 //! - `events.rs`    server-sent events
@@ -31,6 +32,7 @@ mod form;
 pub(crate) mod guards;
 mod headers;
 pub(crate) mod methods;
+pub(crate) mod plain;
 pub(crate) mod raw;
 pub(crate) mod request;
 pub(crate) mod response;

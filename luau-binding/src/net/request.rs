@@ -246,9 +246,84 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Pushes what [`ip`](Self::ip) says.
+    pub(super) fn push_ip(&self, stack: &mut Stack<'_>) {
+        let [a, b, c, d, ..] = self.prefix.address;
+        if self.prefix.address_len != 4 {
+            return stack.push_string(self.ip());
+        }
+        let mut text = [b'.'; 15];
+        let mut len = 0;
+        for byte in [a, b, c, d] {
+            for (digit, is_shown) in [
+                (byte / 100, byte >= 100),
+                (byte / 10 % 10, byte >= 10),
+                (byte % 10, true),
+            ] {
+                if is_shown && let Some(place) = text.get_mut(len) {
+                    *place = b'0' + digit;
+                    len += 1;
+                }
+            }
+            // The dot is there.
+            len += 1;
+        }
+        stack.push_string(text.get(..len - 1).unwrap_or_default());
+    }
+
     /// The peer's port; 0 for a socket file.
     pub(crate) fn port(&self) -> u16 {
         self.prefix.port
+    }
+
+    /// The bytes of the head from the first field's name on; empty without fields.
+    pub(super) fn field_lines(&self) -> &'a [u8] {
+        let first = self.fields.first_chunk::<2>();
+        let start = first.map(|start| usize::from(u16::from_ne_bytes(*start)));
+        start
+            .and_then(|start| self.head.get(start..))
+            .unwrap_or_default()
+    }
+}
+
+/// A request that has arrived, wherever it lies.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// In the connection's buffer, without a body.
+    Head(&'a Request<'a>, &'a Origin),
+    /// Kept until its body was there.
+    Whole(&'a Unfinished),
+}
+
+impl Source<'_> {
+    /// Calls `with` with the request, taken apart. No script may run in it.
+    pub(crate) fn with_view<R>(&self, worker: &Worker, with: impl FnOnce(&View<'_>) -> R) -> R {
+        match self {
+            Self::Head(request, origin) => {
+                let mut fields = worker.scratch.borrow_mut();
+                write_fields(request, &mut fields);
+                with(&View {
+                    prefix: Prefix::of(request, origin),
+                    fields: &fields,
+                    head: request.bytes(),
+                    body: &[],
+                })
+            }
+            Self::Whole(whole) => with(&View {
+                prefix: Prefix::from_bytes(&whole.prefix),
+                fields: &whole.fields,
+                head: &whole.head,
+                body: &whole.body,
+            }),
+        }
+    }
+
+    /// Pushes the request as userdata.
+    pub(crate) fn push(&self, worker: &Worker, stack: &mut Stack<'_>) {
+        match self {
+            Self::Head(request, origin) => push(worker, stack, request, origin),
+            Self::Whole(whole) => whole.push(stack),
+        }
     }
 }
 

@@ -144,7 +144,7 @@ fn begin(
 
 /// Hands an answer to the reactor. A peer that has gone needs none, and one that broke a rule in
 /// the body of its request has been answered by core.
-fn send(
+pub(super) fn send(
     worker: &Worker,
     conn: ConnKey,
     exchange: Exchange,

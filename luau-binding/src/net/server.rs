@@ -14,6 +14,7 @@ mod stats;
 
 use super::guards::{Guards, Rates};
 use super::methods;
+use super::plain::Plain;
 use super::tls::Tls;
 use super::topics;
 use crate::bridge::Failure;
@@ -26,7 +27,7 @@ use crate::vm::{Kind, Outcome, Pin, Raise, Returns, Stack};
 use hukilau_core::conn::WsSettings;
 use hukilau_core::reactor::{ListenerKey, Protocol, ServerConfig};
 use hukilau_core::transport::Endpoint;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::CStr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub(crate) struct ServerState {
     pub(crate) streams_bodies: bool,
     /// The userdata, for the callbacks.
     pub(crate) object: RefCell<Option<Pin>>,
+    /// `request` is the entry of a dialect: it gets and gives plain values.
+    pub(crate) plain: OnceCell<Box<Plain>>,
     is_stopped: Cell<bool>,
 }
 
@@ -180,6 +183,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         tls,
         streams_bodies,
         object: RefCell::new(None),
+        plain: OnceCell::new(),
         is_stopped: Cell::new(false),
     });
     stack.push_object(Server(Rc::clone(&state)));

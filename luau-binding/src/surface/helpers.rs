@@ -15,16 +15,16 @@
 //! | `wrap(type, state, socket?)` | a value of it; when it is collected, the native socket closes |
 //! | `unwrap(type, value)` | the state of a value; nil if it is none of that type |
 //! | `failed()` | a test has failed: the process ends with status 1 |
-//! | `requestTable(request)` | a native request as a plain table, see `request.rs` |
+//! | `plain(server, rules)` | its `request` gets and gives plain values, see `net/plain.rs` |
 //! | `closer(socket)` | a value that closes the native socket when it is collected |
 //! | `decompress(bytes, coding)` | decoded bytes; nil for an unknown coding; nil and a text if corrupt |
 //! | `readFile` and the like | see `files.rs` |
 //!
 //! Not here: anything a dialect decides (`surface/*/`).
 
+use super::files;
 use super::lost::Closes;
-use super::{files, request};
-use crate::net::socket;
+use crate::net::{plain, socket};
 use crate::runtime::Worker;
 use crate::value::bad_argument;
 use crate::vm::object::{Metatable, Object, Tag};
@@ -62,8 +62,8 @@ pub(super) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
     set("newtype", vm::function(lua, worker, c"newtype", newtype)?)?;
     set("wrap", vm::function(lua, worker, c"wrap", wrap)?)?;
     set(
-        "requestTable",
-        vm::function(lua, worker, c"requestTable", request::table)?,
+        "plain",
+        vm::function(lua, worker, c"plain", plain::install)?,
     )?;
     set("closer", vm::function(lua, worker, c"closer", closer)?)?;
     set(

@@ -12,6 +12,7 @@
 use super::function::is_surface;
 use super::guard::{Guard, NOT_ENOUGH_MEMORY};
 use super::{Kind, Pin, Raise, Root, Stack, ffi};
+use crate::bridge::Failure;
 use crate::runtime::Worker;
 use std::ffi::{CStr, c_int};
 use std::fmt::Write;
@@ -127,20 +128,26 @@ impl Coroutine {
     }
 
     /// The error on top of its stack, and where it happened, frame by frame.
-    pub(crate) fn failure(&self, worker: &Worker) -> (String, String) {
+    pub(crate) fn failure(&self, worker: &Worker) -> Failure {
         let state = self.state.as_ptr();
         let mut stack = self.stack(worker);
         let top = stack.len();
+        let is_text = matches!(stack.kind(top), Kind::String | Kind::Number);
         let mut message = stack.display(top, &worker.root);
         if message == NOT_ENOUGH_MEMORY {
             // The VM had no memory to say where.
             message.insert_str(0, &stack.place_from(0));
         }
         // What a module has raised while it loaded was caught on its way, and its calls are gone.
-        match worker.noted.take() {
-            Some((noted, calls)) if noted == message => (message, calls),
+        let trace = match worker.noted.take() {
+            Some((noted, calls)) if noted == message => calls,
             // SAFETY: the state is alive.
-            _ => (message, unsafe { trace(state) }),
+            _ => unsafe { trace(state) },
+        };
+        Failure {
+            message,
+            trace,
+            is_text,
         }
     }
 }

@@ -267,7 +267,8 @@ impl Stack<'_> {
         !is_known || facts.isvararg != 0 || facts.nparams >= n
     }
 
-    /// `file:line: ` of where the function that `pin` keeps begins; empty if it is none of a script.
+    /// `file:line: ` of where the function that `pin` keeps begins; empty if it is none of a script,
+    /// or one of a surface.
     pub(crate) fn place_of(&mut self, pin: &super::Pin) -> String {
         self.push_pin(pin);
         let mut place = String::new();
@@ -279,6 +280,7 @@ impl Stack<'_> {
             if self.kind(self.len()) == super::Kind::Function
                 && ffi::lua_getinfo(self.raw(), -1, c"s".as_ptr(), &raw mut facts) != 0
                 && facts.linedefined > 0
+                && !is_surface(facts.short_src)
             {
                 let source = CStr::from_ptr(facts.short_src).to_string_lossy();
                 place = format!("{source}:{}: ", facts.linedefined);

@@ -1,0 +1,121 @@
+//! Tables of header fields that were made before: a client says the same with every request of a
+//! connection, and so do all clients of one kind.
+//!
+//! Sits inside `plain.rs`. A block, the bytes of a request's field lines, that comes for the second
+//! time is kept with its table; when it comes again the table is cloned, whose strings the VM
+//! already has. Blocks that come once cost a hash.
+//!
+//! Invariants
+//! - A handler never gets a template itself.
+//! - At most [`SLOTS`] blocks of [`BLOCK_BYTES_MAX`] bytes are kept, each as it came: another case
+//!   or order is another block.
+//!
+//! Not here: what else a request is (`plain.rs`).
+
+use super::Repeats;
+use crate::net::request::View;
+use crate::vm::{Pin, Stack};
+
+/// Blocks that are kept, by their hash.
+const SLOTS: usize = 64;
+/// Bytes of a block that is kept.
+const BLOCK_BYTES_MAX: usize = 2048;
+/// How many other blocks a used one outlives that fall on the same slot.
+const CREDIT_MAX: u8 = 8;
+
+/// The templates of one server.
+#[derive(Debug)]
+pub(super) struct Templates {
+    repeats: Repeats,
+    slots: Vec<Slot>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    hash: u64,
+    credit: u8,
+    kept: Option<(Box<[u8]>, Pin)>,
+}
+
+impl Templates {
+    /// None yet.
+    pub(super) fn new(repeats: Repeats) -> Self {
+        Self {
+            repeats,
+            slots: Vec::new(),
+        }
+    }
+
+    /// Pushes the table of the fields of `view`, which belongs to whoever gets it.
+    pub(super) fn push(&mut self, stack: &mut Stack<'_>, view: &View<'_>) {
+        let block = view.field_lines();
+        if block.is_empty() || block.len() > BLOCK_BYTES_MAX {
+            return push_table(stack, view, self.repeats);
+        }
+        if self.slots.is_empty() {
+            self.slots.resize_with(SLOTS, Slot::default);
+        }
+        let hash = hash(block);
+        let at = usize::try_from(hash >> 58).unwrap_or(0) % SLOTS;
+        let Some(slot) = self.slots.get_mut(at) else {
+            return push_table(stack, view, self.repeats);
+        };
+        match &slot.kept {
+            Some((kept, pin)) if slot.hash == hash && **kept == *block => {
+                slot.credit = (slot.credit + 1).min(CREDIT_MAX);
+                return stack.push_clone(pin);
+            }
+            Some(_) if slot.credit > 0 => slot.credit -= 1,
+            _ if slot.hash == hash => {
+                // For the second time.
+                push_table(stack, view, self.repeats);
+                if let Ok(worker) = stack.worker() {
+                    let top = stack.len();
+                    let pin = stack.pin(top, worker.root.released());
+                    stack.pop(1);
+                    stack.push_clone(&pin);
+                    slot.kept = Some((block.into(), pin));
+                }
+                return;
+            }
+            _ => {
+                *slot = Slot {
+                    hash,
+                    ..Slot::default()
+                };
+            }
+        }
+        push_table(stack, view, self.repeats);
+    }
+}
+
+fn push_table(stack: &mut Stack<'_>, view: &View<'_>, repeats: Repeats) {
+    stack.push_texts(
+        view.fields().count(),
+        view.fields(),
+        |name, before, value| {
+            let separator: &[u8] = match repeats {
+                Repeats::Last => return None,
+                Repeats::Comma => b",",
+                Repeats::List if name == b"cookie" => b"; ",
+                Repeats::List => b", ",
+            };
+            Some([before, separator, value].concat())
+        },
+    );
+}
+
+/// Eight bytes at a time: who makes collisions on purpose gets what everybody got before.
+fn hash(block: &[u8]) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(ODD);
+    let (words, rest) = block.as_chunks::<8>();
+    let whole = words.iter().fold(block.len() as u64, |hash, word| {
+        mix(hash, u64::from_le_bytes(*word))
+    });
+    let tail = rest
+        .iter()
+        .fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let hash = mix(whole, tail);
+    hash ^ hash >> 29
+}

@@ -209,6 +209,55 @@ fn each_phase_that_takes_too_long_is_named() {
 }
 
 #[test]
+fn a_stream_is_open_in_time_or_says_what_took_too_long() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = silent.local_addr().expect("it has one").port();
+    let (_listener, _queued, full) = full();
+    let script = format!(
+        "print(fails(net.connect, {{ host = '127.0.0.1', port = {port}, tls = true, timeout = 0.3 }}))
+        print(fails(net.connect, {{ host = '127.0.0.1', port = {full}, timeout = 0.3 }}))"
+    );
+    assert_eq!(
+        lines(&script),
+        [
+            format!("net.connect: 127.0.0.1:{port}: timed out in the TLS handshake"),
+            format!("net.connect: 127.0.0.1:{full}: timed out"),
+        ]
+    );
+}
+
+#[test]
+fn a_host_that_can_be_none_is_refused_by_its_name() {
+    let told = lines(
+        r"for _, host in { 'a\0.test', 'a b', 'a\n.test' } do
+            print(fails(net.connect, { host = host, port = 80 }))
+            print(fails(net.resolve, host))
+            print(fails(net.request, `http://{host}/`))
+            print(fails(net.websocket, `ws://{host}/`))
+        end
+        print(fails(net.connect, { host = 'unix:/tmp/a\0b' }))",
+    );
+    for (line, host) in told.chunks(4).zip([r"a\0.test", "a b", r"a\n.test"]) {
+        let none = "the host is neither a name nor an address";
+        assert_eq!(line[0], format!("net.connect: {none}: \"{host}\""));
+        assert_eq!(line[1], format!("net.resolve: {none}: \"{host}\""));
+        for (line, function) in line[2..].iter().zip(["net.request", "net.websocket"]) {
+            assert!(line.starts_with(function), "{line}");
+            let words = [
+                "its host is neither a name nor an address",
+                "it has a control character",
+            ];
+            assert!(words.iter().any(|words| line.contains(words)), "{line}");
+        }
+    }
+    assert!(
+        told[12].contains("neither a name nor an address"),
+        "{}",
+        told[12]
+    );
+}
+
+#[test]
 fn the_environment_names_proxies_and_a_script_may_do_without() {
     let ask = "
         local server = net.serve(0, function(request) return `direct {request.target}` end)

@@ -7,14 +7,16 @@
 //! Not here: a client and a server of ours face to face (`reactor.rs`), real sockets (`dial.rs`).
 
 use crate::sim::{Call, Script, SimNet, SimOptions, Step};
-use hukilau_core::conn::{Ask, AskBody, Deadline};
+use hukilau_core::conn::{Ask, AskBody, Deadline, Misuse};
 use hukilau_core::limits::Limits;
 use hukilau_core::reactor::conns::ConnKey;
 use hukilau_core::reactor::inbox::{Inbox, What};
-use hukilau_core::reactor::{Destination, DialConfig, Reactor};
+use hukilau_core::reactor::{Destination, DialConfig, DialTls, Reactor};
+use hukilau_core::transport::tls::{ClientTls, ClientTlsOptions};
 use hukilau_core::transport::{Endpoint, ResolveError};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) const GET: Ask<'_> = Ask {
@@ -147,6 +149,90 @@ fn names_that_do_not_resolve_say_so_in_the_resolvers_words() {
         told.ends_with(&format!("the {:?} deadline passed", Deadline::Resolve)),
         "{told}"
     );
+}
+
+/// The parts of a dial with a bound for all of it: a name after a while, a connection after another,
+/// then a handshake that never ends.
+#[test]
+fn a_bound_of_the_whole_dial_ends_whatever_part_is_under_way() {
+    let options = ClientTlsOptions {
+        system_roots: false,
+        insecure: true,
+        ..ClientTlsOptions::default()
+    };
+    let client = Arc::new(ClientTls::new(&options).expect("the settings agree"));
+    // Seconds of the whole; which part meets it; quarters of a second.
+    for (seconds, part, quarters) in [
+        (1, Deadline::Resolve, 4),
+        (6, Deadline::Connect, 24),
+        (12, Deadline::TlsHandshake, 48),
+        // Longer than all parts together.
+        (60, Deadline::TlsHandshake, 64),
+    ] {
+        let mut story = Story::new();
+        let known = Ok(addresses(&["10.0.0.1"]));
+        story.net.name("a.test", ms(2_000), known);
+        story.net.serve(at("10.0.0.1:443"), Script::default());
+        story.net.route(
+            at("10.0.0.1:443"),
+            ms(4_000 + 2_000 * u64::from(seconds == 6)),
+        );
+        let config = DialConfig {
+            total_timeout: Some(Duration::from_secs(seconds)),
+            tls: Some(DialTls {
+                client: Arc::clone(&client),
+                host: "a.test".to_owned(),
+            }),
+            ..DialConfig::default()
+        };
+        let to = Destination::tcp("a.test", 443);
+        story.reactor.dial(&to, &config).expect("it may be dialled");
+        let told = story.run(None);
+        let expected = format!("closed: the {part:?} deadline passed");
+        let (after, what) = told.split_once(' ').expect("a time and what");
+        assert_eq!(what, expected);
+        // A deadline is met within a tick of the wheel.
+        let after: u64 = after.parse().expect("a number");
+        assert!(
+            (quarters..=quarters + 1).contains(&after),
+            "{seconds}: {told}"
+        );
+    }
+}
+
+#[test]
+fn what_can_be_no_host_is_refused_before_anybody_is_asked() {
+    let mut story = Story::new();
+    let long = "a".repeat(255);
+    let bad = ["", "a\0b", "a b", "a/b", "a\nb", "ä.test", "a@b", &long];
+    for host in bad {
+        let dialled = story
+            .reactor
+            .dial(&Destination::tcp(host, 80), &DialConfig::default());
+        assert_eq!(dialled, Err(Misuse::InvalidHost), "{host:?}");
+        let looked_up = story.reactor.resolve(host, Duration::from_secs(1));
+        assert_eq!(looked_up, Err(Misuse::InvalidHost), "{host:?}");
+    }
+    let path = Destination::Unix("/a\0b".into());
+    let dialled = story.reactor.dial(&path, &DialConfig::default());
+    assert_eq!(dialled, Err(Misuse::InvalidHost));
+    assert_eq!(story.run(None), "");
+    assert!(!story.net.transcript().contains("is looked up"));
+    // Whoever has them knows what to make of them.
+    for host in [
+        "_srv.a-b.test.",
+        "fe80::1%eth0",
+        "[2001:db8::1]",
+        "xn--nxasmq6b",
+    ] {
+        assert!(
+            story
+                .reactor
+                .dial(&Destination::tcp(host, 80), &DialConfig::default())
+                .is_ok()
+        );
+    }
+    story.run(None);
 }
 
 #[test]

@@ -12,8 +12,6 @@ use hukilau_core::limits::Limits;
 use hukilau_core::reactor::inbox::Inbox;
 use hukilau_core::transport::mio::MioNet;
 use hukilau_core::transport::tls::{ClientCertificates, ClientTls, ClientTlsOptions};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::io::{BufRead, BufReader, Write, copy};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -216,17 +214,7 @@ fn settings_of_one_request_are_not_lent_to_another() {
 
 /// A server for one response without a length, which takes leave of TLS or does not.
 fn abrupt(pair: &Pair, takes_leave: bool) -> (u16, JoinHandle<()>) {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let certs = CertificateDer::pem_slice_iter(pair.cert.as_bytes())
-        .collect::<Result<_, _>>()
-        .expect("it is PEM");
-    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("it is PEM");
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider has them")
-        .with_no_client_auth()
-        .with_single_cert(certs, key)
-        .expect("the two belong together");
+    let config = pair.rustls();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("it has one").port();
     let thread = thread::spawn(move || {
@@ -234,7 +222,7 @@ fn abrupt(pair: &Pair, takes_leave: bool) -> (u16, JoinHandle<()>) {
         stream
             .set_read_timeout(Some(PATIENCE))
             .expect("a valid timeout");
-        let session = rustls::ServerConnection::new(Arc::new(config)).expect("it agrees");
+        let session = rustls::ServerConnection::new(config).expect("it agrees");
         let mut stream = BufReader::new(rustls::StreamOwned::new(session, stream));
         let mut line = String::new();
         while line != "\r\n" {

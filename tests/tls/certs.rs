@@ -4,6 +4,9 @@ use hukilau_core::transport::tls::Identity;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SignatureAlgorithm,
 };
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::sync::Arc;
 
 /// A certificate with its key, both as PEM text.
 pub(crate) struct Pair {
@@ -17,6 +20,22 @@ impl Pair {
             cert: cert.pem(),
             key: key.serialize_pem(),
         }
+    }
+
+    /// As a server of rustls takes it.
+    pub(crate) fn rustls(&self) -> Arc<rustls::ServerConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let certs = CertificateDer::pem_slice_iter(self.cert.as_bytes())
+            .collect::<Result<_, _>>()
+            .expect("it is PEM");
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("it is PEM");
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has them")
+            .with_no_client_auth()
+            .with_single_cert(certs, key)
+            .expect("the two belong together");
+        Arc::new(config)
     }
 
     /// As a server or a client takes it.

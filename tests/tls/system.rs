@@ -3,7 +3,7 @@
 
 use super::certs::{Ca, self_signed};
 use super::file;
-use crate::harness::{BINARY, folder, repository};
+use crate::harness::{BINARY, Huki, folder, repository};
 use std::process::Command;
 
 /// Runs `program` where the system trusts an authority of ours, told by a file and by a folder. Its
@@ -57,4 +57,34 @@ fn the_rows_about_tls_that_say_yes_for_lune() {
 #[test]
 fn the_rows_about_tls_that_say_yes_for_the_winhttp_api() {
     run("winhttp/tls/rows.luau");
+}
+
+/// A store without a root cannot be used, and says so; so who is refused as a stranger was looked for
+/// among others. That those are Mozilla's is tested beside them (core's `tls/verify.rs`).
+#[test]
+fn a_system_that_trusts_nobody_is_lent_the_bundled_roots() {
+    let own = self_signed(&["localhost"]);
+    let script = format!(
+        "local server = net.serve({{ port = 0, tls = {{ cert = [[{}]], key = [[{}]] }}, request = function() return 'x' end }})
+        print(select(2, pcall(net.request, `https://localhost:{{server.port}}/`)))
+        server:stop(0)",
+        own.cert, own.key
+    );
+    let place = folder("nobody");
+    let nothing = place.join("nothing").display().to_string();
+    let (empty, full_of_nothing) = (folder("none"), file("empty.pem", ""));
+    let empty = empty.display().to_string();
+    for variables in [
+        [("SSL_CERT_FILE", &*nothing), ("SSL_CERT_DIR", &*nothing)],
+        [
+            ("SSL_CERT_FILE", &*full_of_nothing),
+            ("SSL_CERT_DIR", &*empty),
+        ],
+    ] {
+        let finished = Huki::run_with(&place, &script, &variables).finish();
+        assert_eq!(finished.stderr, "", "{variables:?}");
+        let words =
+            "TLS with localhost failed: the certificate was not issued by anyone trusted here";
+        assert!(finished.stdout.contains(words), "{}", finished.stdout);
+    }
 }

@@ -167,6 +167,8 @@ impl Client {
             limits: Some(limits),
             resolve_timeout: timeouts.resolve,
             connect_timeout: timeouts.connect,
+            // The face has a bound of its own, over redirects and repetitions.
+            total_timeout: None,
             protocol: Protocol::Http,
             // Through a tunnel, TLS begins behind it.
             #[cfg(feature = "tls")]

@@ -451,6 +451,8 @@ pub enum Misuse {
     TooManyConnections,
     /// The limits of a new connection contradict each other.
     Limits,
+    /// What is to be connected to, or looked up, is no name, no address and no path.
+    InvalidHost,
     /// The connection speaks something else.
     NotAWebSocket,
     /// The connection speaks a protocol of ours.
@@ -488,6 +490,7 @@ impl core::fmt::Display for Misuse {
             Self::WrongRole => "only the other end of the connection may do this",
             Self::TooManyConnections => "too many connections",
             Self::Limits => "the limits contradict each other",
+            Self::InvalidHost => "the host is neither a name nor an address",
             Self::NotAWebSocket => "the connection is not a WebSocket",
             Self::NotAStream => "the connection is not a raw stream",
             Self::NotAnUpgrade => "the request does not ask for a WebSocket",

@@ -38,6 +38,9 @@ use std::time::{Duration, Instant};
 /// How long an attempt is alone before the next one joins it. RFC 8305 §5.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
+/// Longer names have no address. RFC 1035 §2.3.4; a dot for the root may follow.
+const NAME_BYTES_MAX: usize = 254;
+
 /// Addresses of a name that are tried.
 const ATTEMPTS_MAX: usize = 8;
 
@@ -76,6 +79,26 @@ impl Destination {
         };
         Self::Tcp { host, port }
     }
+
+    /// Whether there can be such a place: a resolver is asked for no name that holds a byte which no
+    /// name can hold, and the system for no path that it would cut short.
+    pub(super) fn is_possible(&self) -> bool {
+        match self {
+            Self::Tcp {
+                host: Host::Name(name),
+                ..
+            } => is_name(name),
+            Self::Tcp { .. } => true,
+            Self::Unix(path) => !path.as_os_str().as_encoded_bytes().contains(&0),
+        }
+    }
+}
+
+/// A name of RFC 1123 §2.1, with underscores; or an address with a zone, which the system reads.
+/// RFC 4007 §11.
+fn is_name(name: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:%".contains(&byte);
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(good)
 }
 
 /// TLS on a connection that we open.
@@ -101,6 +124,9 @@ pub struct DialConfig {
     /// Time for all addresses together, once they are known. Default 10 s. Then
     /// `Deadline::Connect`.
     pub connect_timeout: Duration,
+    /// Time for all of it together: name, addresses and TLS. Default `None`, which is the sum of its
+    /// parts. Then the deadline of the part that was under way.
+    pub total_timeout: Option<Duration>,
     /// Speak TLS. Default `None`. `What::Connected` comes when it is agreed on, which
     /// `Limits::tls_handshake_timeout` bounds.
     #[cfg(feature = "tls")]
@@ -114,6 +140,7 @@ impl Default for DialConfig {
             protocol: Protocol::Http,
             resolve_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
+            total_timeout: None,
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -134,6 +161,8 @@ pub(super) struct Dial<S> {
     /// Those, once they are known.
     addresses: Option<Arc<[SocketAddr]>>,
     deadline: Option<Instant>,
+    /// No part of it may last longer.
+    pub(super) total_deadline: Option<Instant>,
     /// Why it is to be given up.
     cut: Option<Cause>,
     /// What events have said of some socket of it: true of the winner, perhaps.
@@ -181,6 +210,8 @@ impl<S> Dial<S> {
         limits: Rc<Limits>,
         now: Instant,
     ) -> Self {
+        let after = |timeout| now.checked_add(timeout);
+        let total_deadline = config.total_timeout.and_then(after);
         Self {
             limits,
             protocol: config.protocol,
@@ -190,7 +221,8 @@ impl<S> Dial<S> {
             tls: config.tls.clone(),
             looks_up: false,
             addresses: None,
-            deadline: now.checked_add(config.resolve_timeout),
+            deadline: earlier(after(config.resolve_timeout), total_deadline),
+            total_deadline,
             cut: None,
             readable: false,
             hung_up: false,
@@ -314,7 +346,8 @@ impl<S> Dial<S> {
             self.addresses = Some(candidates.into_iter().filter_map(address).collect());
             return;
         }
-        self.deadline = now.checked_add(self.connect_timeout);
+        let connect_deadline = now.checked_add(self.connect_timeout);
+        self.deadline = earlier(connect_deadline, self.total_deadline);
         self.stage = Stage::Racing(Race {
             candidates: candidates.into(),
             attempts: Vec::new(),
@@ -379,6 +412,11 @@ impl<S> Race<S> {
             net.close(socket, true);
         }
     }
+}
+
+/// The one that comes first, where there are any.
+pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 /// RFC 6761 §6.3, as far as names are asked for.

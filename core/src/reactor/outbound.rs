@@ -13,7 +13,7 @@
 //! Not here: pools, redirects, origins (the client's face); what a request looks like (`conn/`).
 
 use super::conns::ConnKey;
-use super::dial::{Destination, Dial, DialConfig, Progress};
+use super::dial::{Destination, Dial, DialConfig, Progress, earlier};
 use super::drive::Connection;
 use super::inbox::{Cause, Inbox};
 use super::{ListenerKey, Protocol, Reactor};
@@ -36,8 +36,11 @@ impl<N: Net> Reactor<N> {
     ///
     /// # Errors
     /// [`Misuse::TooManyConnections`] at `Limits::connections_max`; [`Misuse::Limits`] for limits
-    /// that contradict each other.
+    /// that contradict each other; [`Misuse::InvalidHost`] for what can be no name and no path.
     pub fn dial(&mut self, to: &Destination, config: &DialConfig) -> Result<ConnKey, Misuse> {
+        if !to.is_possible() {
+            return Err(Misuse::InvalidHost);
+        }
         let limits = match &config.limits {
             Some(limits) => {
                 limits.check().map_err(|_| Misuse::Limits)?;
@@ -57,8 +60,12 @@ impl<N: Net> Reactor<N> {
     /// `What::Closed` with a cause; the key names nothing after either.
     ///
     /// # Errors
-    /// [`Misuse::TooManyConnections`] at `Limits::connections_max`.
+    /// [`Misuse::TooManyConnections`] at `Limits::connections_max`; [`Misuse::InvalidHost`] for what
+    /// can be no name.
     pub fn resolve(&mut self, name: &str, timeout: Duration) -> Result<ConnKey, Misuse> {
+        if !Destination::tcp(name, 0).is_possible() {
+            return Err(Misuse::InvalidHost);
+        }
         let key = self.conns.reserve().ok_or(Misuse::TooManyConnections)?;
         let config = DialConfig {
             resolve_timeout: timeout,
@@ -300,6 +307,10 @@ impl<N: Net> Reactor<N> {
         // Events may have told of bytes already, and will not again.
         conn.note(dial.readable, true, dial.hung_up);
         conn.connecting = conn.begin_handshake(self.now);
+        conn.own_deadline = earlier(
+            conn.own_deadline,
+            dial.total_deadline.filter(|_| conn.connecting),
+        );
         if !conn.connecting {
             inbox.deliver_connected(key, peer);
         }

@@ -25,15 +25,20 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 use std::sync::{Arc, LazyLock};
 
 /// What the system trusts; Mozilla's list where it has nothing to say.
-static SYSTEM_ROOTS: LazyLock<RootCertStore> = LazyLock::new(|| {
+static SYSTEM_ROOTS: LazyLock<RootCertStore> =
+    LazyLock::new(|| or_bundled(rustls_native_certs::load_native_certs().certs));
+
+/// A store of what the system has; of Mozilla's list, as it was when this was built, if that is
+/// nothing, or nothing that can be used.
+fn or_bundled(found: Vec<CertificateDer<'static>>) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     // Some stores hold certificates of forms long gone; those that remain are what counts.
-    let _ignored = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let _ignored = roots.add_parsable_certificates(found);
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     roots
-});
+}
 
 /// A store of `given` alone.
 pub(super) fn roots_of(given: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsConfigError> {
@@ -172,5 +177,23 @@ impl ServerCertVerifier for ServerVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         let algorithms = &self.provider.signature_verification_algorithms;
         algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CertificateDer, or_bundled};
+
+    #[test]
+    fn mozillas_list_is_for_systems_that_trust_nobody_and_for_no_others() {
+        let bundled = webpki_roots::TLS_SERVER_ROOTS;
+        let malformed = CertificateDer::from(b"\x30\x00".to_vec());
+        for found in [vec![], vec![malformed.clone()]] {
+            let roots = or_bundled(found).roots;
+            assert!(!roots.is_empty() && roots == bundled);
+        }
+        let one = rcgen::generate_simple_self_signed(["own.test".to_owned()]);
+        let own = one.expect("it can be made").cert.der().clone();
+        assert_eq!(or_bundled(vec![malformed, own]).len(), 1);
     }
 }

@@ -6,6 +6,7 @@
 //! Invariants
 //! - A stream for whose coroutine somebody else has found another use is closed when it opens.
 //! - Errors name what was asked for.
+//! - `timeout` bounds name, addresses and TLS together.
 //!
 //! Not here: what a stream can do (`stream.rs`).
 
@@ -13,11 +14,16 @@ use super::{StreamState, tls};
 use crate::scheduler;
 use crate::value::{Options, bad_argument};
 use crate::vm::{Kind, Outcome, Raise, Returns, Stack};
+use core::time::Duration;
+use hukilau_core::conn::Misuse;
 use hukilau_core::limits::Limits;
 use hukilau_core::reactor::{Destination, DialConfig, Protocol};
 use std::rc::Rc;
 
 const OPTIONS: &[&str] = &["host", "port", "tls", "timeout"];
+
+/// Time until a stream is open, where the script sets none.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `net.connect(options)`.
 pub(crate) fn connect(stack: &mut Stack<'_>) -> Outcome {
@@ -51,7 +57,9 @@ pub(crate) fn connect(stack: &mut Stack<'_>) -> Outcome {
         tls: tls::read_client(worker, stack, options, &host)?,
         ..DialConfig::default()
     };
+    config.total_timeout = Some(TIMEOUT);
     if let Some(timeout) = options.seconds(stack, c"timeout")? {
+        config.total_timeout = Some(timeout);
         (config.resolve_timeout, config.connect_timeout) = (timeout, timeout);
         config.limits = Some(Rc::new(Limits {
             tls_handshake_timeout: timeout,
@@ -62,7 +70,13 @@ pub(crate) fn connect(stack: &mut Stack<'_>) -> Outcome {
         return Err(Raise::from("net.connect: this coroutine cannot wait"));
     }
     let dialled = worker.reactor.borrow_mut().dial(&to, &config);
-    let conn = dialled.map_err(|misuse| options.error(misuse))?;
+    let conn = dialled.map_err(|misuse| match misuse {
+        Misuse::InvalidHost => {
+            let text = format!("{misuse}: \"{}\"", host.escape_debug());
+            options.error(text)
+        }
+        misuse => options.error(misuse),
+    })?;
     let state = StreamState::begin(worker, conn, place);
     state
         .opener

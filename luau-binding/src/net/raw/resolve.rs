@@ -15,6 +15,7 @@ use crate::value::bad_argument;
 use crate::vm::{Outcome, Raise, Returns, Stack};
 use core::net::SocketAddr;
 use core::time::Duration;
+use hukilau_core::conn::Misuse;
 use hukilau_core::reactor::conns::ConnKey;
 use hukilau_core::reactor::inbox::{Completion, What};
 use std::collections::HashMap;
@@ -39,7 +40,12 @@ pub(crate) fn resolve(stack: &mut Stack<'_>) -> Outcome {
     }
     let worker = stack.worker()?;
     let begun = worker.reactor.borrow_mut().resolve(&name, TIMEOUT);
-    let conn = begun.map_err(|misuse| Raise::from(format!("net.resolve: {misuse}")))?;
+    let conn = begun.map_err(|misuse| {
+        Raise::from(match misuse {
+            Misuse::InvalidHost => format!("net.resolve: {misuse}: \"{}\"", name.escape_debug()),
+            misuse => format!("net.resolve: {misuse}"),
+        })
+    })?;
     let key = scheduler::wait_for_wire(worker, stack)?;
     worker.raw.borrow_mut().lookups.insert(conn, (key, name));
     Ok(Returns::Suspend)

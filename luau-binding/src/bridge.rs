@@ -377,6 +377,9 @@ pub(crate) fn returned(worker: &Worker, purpose: Purpose, stack: &mut Stack<'_>)
 
 /// A coroutine failed.
 pub(crate) fn raised(worker: &Worker, purpose: Purpose, failure: Failure) {
+    if worker.is_cut() {
+        return;
+    }
     match purpose {
         Purpose::Detached => worker.report("in a task", &failure),
         Purpose::Main => worker.fail(failure),

@@ -15,15 +15,17 @@
 //!   do not count), when the script asked for
 //!   it, or when a drain is complete.
 //!
-//! When it goes on, waits or ends is in `runtime/rest.rs`.
+//! When it goes on, waits or ends is in `runtime/rest.rs`; how it turns around a call that blocks in
+//! `runtime/nested.rs`.
 //!
 //! Not here: what scripts find when they start (`runtime/install.rs`), what completions mean (`bridge.rs`),
 //! arguments and signals (`main.rs`).
 
 mod install;
+pub(crate) mod nested;
 mod rest;
 
-use crate::bridge::{self, AtHand, Awaited, Failure, Purpose};
+use crate::bridge::{AtHand, Awaited, Failure, Purpose};
 use crate::crew::{Peers, Seat};
 use crate::embed::{self, Host};
 pub(crate) use crate::error::Error;
@@ -52,10 +54,11 @@ use hukilau_core::conn::Publication;
 use hukilau_core::limits::Limits;
 use hukilau_core::reactor::ListenerKey;
 use hukilau_core::reactor::conns::ConnKey;
-use hukilau_core::reactor::inbox::{Completion, Inbox};
+use hukilau_core::reactor::inbox::Completion;
 use hukilau_core::reactor::mailbox::Remote;
 use hukilau_core::transport::Endpoint;
 use hukilau_core::transport::mio::MioNet;
+use nested::{Delivery, Turns};
 use rest::Delay;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -149,6 +152,7 @@ pub(crate) struct Worker {
     pub(crate) noted: RefCell<Option<(String, String)>>,
     pub(crate) surface: surface::State,
     pub(crate) at_hand: AtHand,
+    turns: Turns,
     exit: Cell<Option<u8>>,
     failure: RefCell<Option<Failure>>,
 }
@@ -218,7 +222,7 @@ impl Worker {
 pub struct Runtime {
     worker: Rc<Worker>,
     metrics: Option<Metrics>,
-    inbox: Inbox,
+    found: Rc<Delivery>,
     lua: mlua::Lua,
     stop: Stop,
     /// When the reactor has turned last, by [`vm::clock`].
@@ -327,6 +331,7 @@ impl Runtime {
             noted: RefCell::default(),
             surface: surface::State::default(),
             at_hand: AtHand::default(),
+            turns: Turns::default(),
             exit: Cell::new(None),
             failure: RefCell::default(),
         });
@@ -335,12 +340,13 @@ impl Runtime {
         let runtime = Self {
             metrics: Metrics::open(&worker, options)?,
             worker,
-            inbox: Inbox::new(),
+            found: Rc::default(),
             lua,
             stop,
             turned_at: vm::clock(),
             made_at: vm::clock(),
         };
+        runtime.worker.turns.metrics.set(runtime.metrics);
         install::install(&runtime.lua, &runtime.worker, options)?;
         Ok(runtime)
     }
@@ -431,7 +437,7 @@ impl Runtime {
     /// # Errors
     /// If a script that was started has raised what nothing caught, or if the system's poll fails.
     pub fn turn(&mut self, wait: Option<Duration>) -> Result<Turn, Error> {
-        self.turn_sharing(wait, |_, _| false)
+        self.turn_once(wait, |_, _| false)
     }
 
     /// As [`turn`](Self::turn), for a host with connections of its own on the same
@@ -442,7 +448,16 @@ impl Runtime {
     pub fn turn_sharing(
         &mut self,
         wait: Option<Duration>,
-        mut own: impl FnMut(&mut Reactor, Completion<'_>) -> bool,
+        own: impl FnMut(&mut Reactor, Completion<'_>) -> bool,
+    ) -> Result<Turn, Error> {
+        self.worker.turns.is_shared.set(true);
+        self.turn_once(wait, own)
+    }
+
+    fn turn_once(
+        &mut self,
+        wait: Option<Duration>,
+        own: impl FnMut(&mut Reactor, Completion<'_>) -> bool,
     ) -> Result<Turn, Error> {
         let worker = Rc::clone(&self.worker);
         worker.root.sweep();
@@ -478,7 +493,7 @@ impl Runtime {
             let asked_at = worker.outbound.borrow().wake_at();
             let wake_at = wake_at.into_iter().chain(asked_at).min();
             reactor
-                .turn(&mut self.inbox, wake_at)
+                .turn(&mut self.found.inbox.borrow_mut(), wake_at)
                 .map_err(Error::System)?;
             worker.peers.tend(&mut reactor);
         }
@@ -490,23 +505,7 @@ impl Runtime {
         {
             self.stop.drain(Duration::from_millis(millis));
         }
-        for completion in self.inbox.completions() {
-            let is_own = own(&mut worker.reactor.borrow_mut(), completion);
-            let metrics = self.metrics.as_ref();
-            let is_taken = is_own
-                || metrics.is_some_and(|it| it.answer(&worker, completion))
-                || client::offer(&worker, &completion)
-                || raw::deliver(&worker, &completion);
-            if !is_taken {
-                bridge::deliver(&worker, completion);
-            }
-            if worker.exit_code().is_some() {
-                break;
-            }
-        }
-        for (_, error) in self.inbox.accept_errors() {
-            worker.report_text(&format!("a connection could not be accepted: {error}"));
-        }
+        nested::deliver(&worker, &self.found, own);
         client::tend(&worker);
         embed::deliver(&worker, &self.lua);
         lines::deliver(&worker);

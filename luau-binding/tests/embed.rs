@@ -191,6 +191,20 @@ fn a_listener_of_the_host_shares_the_reactor_with_scripts() {
     assert_eq!(client.join().expect("no panic").1, "from Rust");
 }
 
+#[test]
+fn a_call_that_blocks_inside_a_sort_raises_where_only_the_host_could_deliver() {
+    let mut runtime = runtime();
+    let turn = runtime.turn_sharing(Some(Duration::ZERO), |_, _| false);
+    turn.expect("the system polls");
+    let source = "local ok, why = pcall(table.sort, { 2, 1 }, function()
+            net_http_get('http://127.0.0.1:1/')
+            return true
+        end)
+        assert(not ok and string.find(why, 'cannot wait here', 1, true), why)";
+    let status = runtime.run_source("=script", source.as_bytes());
+    assert_eq!(status.expect("no error"), 0);
+}
+
 /// Status line and body of a GET.
 fn get(port: u16, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");

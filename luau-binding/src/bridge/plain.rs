@@ -40,15 +40,14 @@ pub(super) fn handle(worker: &Worker, from: &mut Stack<'_>, asked: Asked, source
             &Failure::plain("a plain server has no handler"),
         );
     };
-    worker
-        .at_hand
-        .current
-        .set(Some((asked.conn, asked.exchange)));
+    // There is one around it if a call of that one's handler blocks.
+    let at_hand = &worker.at_hand.current;
+    let around = at_hand.replace(Some((asked.conn, asked.exchange)));
     let progress = scheduler::start(worker, from, Purpose::Plain(asked), |stack| {
         stack.push_pin(entry);
         source.with_view(worker, |view| plain.push_arguments(stack, view))
     });
-    worker.at_hand.current.set(None);
+    worker.at_hand.current.set(around);
     match progress {
         Progress::Done => {
             let Some((mut asked, failure)) = worker.at_hand.failed.take() else {

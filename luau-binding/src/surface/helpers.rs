@@ -10,6 +10,7 @@
 //! | `reason(error)` | an error as text, without that place |
 //! | `global(name)` | a global as the calling script sees it |
 //! | `turn()` | the number of the loop's turn: another one means that all sockets have been looked at |
+//! | `pass(seconds?)` | lets the loop turn where no coroutine can wait, at most so long (`runtime/nested.rs`) |
 //! | `counts()` | how many coroutines sleep, are deferred, and wait for the network; how many listeners there are |
 //! | `newtype(name, metamethods)` | a type of userdata: `typeof` is `name` |
 //! | `wrap(type, state, socket?)` | a value of it; when it is collected, the native socket closes |
@@ -25,7 +26,7 @@
 use super::files;
 use super::lost::Closes;
 use crate::net::{plain, socket};
-use crate::runtime::Worker;
+use crate::runtime::{Worker, nested};
 use crate::value::bad_argument;
 use crate::vm::object::{Metatable, Object, Tag};
 use crate::vm::{self, Kind, Outcome, Raise, Returns, Stack};
@@ -58,6 +59,7 @@ pub(super) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
     set("reason", vm::function(lua, worker, c"reason", reason)?)?;
     set("global", vm::function(lua, worker, c"global", global)?)?;
     set("turn", vm::function(lua, worker, c"turn", turn)?)?;
+    set("pass", vm::function(lua, worker, c"pass", pass)?)?;
     set("counts", vm::function(lua, worker, c"counts", counts)?)?;
     set("newtype", vm::function(lua, worker, c"newtype", newtype)?)?;
     set("wrap", vm::function(lua, worker, c"wrap", wrap)?)?;
@@ -125,6 +127,12 @@ fn turn(stack: &mut Stack<'_>) -> Outcome {
     let turns = stack.worker()?.surface.turns.get();
     stack.push_number(f64::from(turns));
     Ok(Returns::Values(1))
+}
+
+fn pass(stack: &mut Stack<'_>) -> Outcome {
+    let seconds = stack.number(1).filter(|seconds| *seconds >= 0.0);
+    nested::turn(stack.worker()?, seconds.unwrap_or(f64::INFINITY))?;
+    Ok(Returns::Values(0))
 }
 
 fn counts(stack: &mut Stack<'_>) -> Outcome {

@@ -72,6 +72,13 @@ pub(crate) struct Entered {
     was_enforced: bool,
 }
 
+/// What [`Guard::go_on`] restores.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Paused {
+    depth: u32,
+}
+
 /// Memory is refused to nobody until this is dropped.
 pub(crate) struct Relaxed<'g> {
     guard: &'g Guard,
@@ -173,6 +180,35 @@ impl Guard {
             watch.stay.store(stay, Ordering::Relaxed);
             if watch.expired.load(Ordering::Relaxed) != 0 {
                 watch.forgive();
+            }
+        }
+    }
+
+    /// Script code that runs lets others have their turn. [`go_on`](Self::go_on) ends that, and its time counts anew.
+    pub(crate) fn pause(&self) -> Paused {
+        let depth = self.depth.replace(0);
+        if depth > 0
+            && let Some(watch) = &self.watch
+        {
+            let stay = watch.stay.load(Ordering::Relaxed) + 1;
+            watch.stay.store(stay, Ordering::Relaxed);
+            if watch.expired.load(Ordering::Relaxed) != 0 {
+                watch.forgive();
+            }
+        }
+        Paused { depth }
+    }
+
+    /// The inverse of [`pause`](Self::pause).
+    pub(crate) fn go_on(&self, Paused { depth }: Paused) {
+        self.depth.set(depth);
+        if depth > 0
+            && let Some(watch) = &self.watch
+        {
+            let stay = watch.stay.load(Ordering::Relaxed) + 1;
+            watch.stay.store(stay, Ordering::Relaxed);
+            if watch.is_asleep.load(Ordering::Relaxed) {
+                watch.rouse();
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Tables of a run as Markdown, for `benches/README.md`.
 //!
-//! A cell is the CPU time per answer as a multiple of the floor's, the median of the rounds with half the
+//! Beside each workload stands our own goal for huki. A cell is the CPU time per answer as a multiple of the floor's, the median of the rounds with half the
 //! distance between the quartiles, and in brackets microseconds, all and user.
 //!
 //! Invariants
@@ -106,12 +106,33 @@ fn ratios(all: &[(&Workload, &[Series])]) -> String {
     if columns.is_empty() {
         return text;
     }
-    head(&mut text, "CPU per answer, x floor", &columns);
+    let mut heads = vec!["goal"];
+    heads.extend(&columns);
+    head(&mut text, "CPU per answer, x floor", &heads);
     for (workload, series) in all {
         let cells: Vec<String> = columns.iter().map(|name| cell(name, series)).collect();
-        let _ = writeln!(text, "| {} | {} |", workload.title, cells.join(" | "));
+        let (title, goal) = (workload.title, goal(workload));
+        let _ = writeln!(text, "| {title} | {goal} | {} |", cells.join(" | "));
     }
     text
+}
+
+/// What we want huki to take at most, as a multiple of the floor; of memory and start, in their unit.
+fn goal(workload: &Workload) -> &'static str {
+    match workload.name {
+        "get" => "1.15",
+        "get-2c-512" => "1.10",
+        "get-x16" => "2.2",
+        "post-json" => "3.0",
+        "echo-32" => "1.12",
+        "echo-32-x16" => "2.0",
+        "echo-64k" => "1.35",
+        "room-1000" | "room-100-x16" => "1.05",
+        "idle-http" => "400",
+        "idle-ws" => "640",
+        "start" => "4",
+        _ => "",
+    }
 }
 
 fn cell(name: &str, all: &[Series]) -> String {
@@ -178,7 +199,9 @@ fn samples(run: &Run) -> String {
     if columns.is_empty() {
         return text;
     }
-    head(&mut text, "", &columns);
+    let mut heads = vec!["goal"];
+    heads.extend(&columns);
+    head(&mut text, "", &heads);
     for (workload, all) in rows {
         let unit = if workload.measure == Measure::Start {
             "ms"
@@ -196,12 +219,8 @@ fn samples(run: &Run) -> String {
                 }
             })
             .collect();
-        let _ = writeln!(
-            text,
-            "| {}, {unit} | {} |",
-            workload.title,
-            cells.join(" | ")
-        );
+        let (title, goal) = (workload.title, goal(workload));
+        let _ = writeln!(text, "| {title}, {unit} | {goal} | {} |", cells.join(" | "));
     }
     text
 }

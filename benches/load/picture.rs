@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::at_rate::{LOADS, Latencies};
-use crate::chart::{Bar, Bars, Line, Lines, Tone, figure, grouped};
+use crate::chart::{Bar, Bars, Line, Lines, Tone, figure, grouped, microseconds};
 use crate::client::latency::POINTS;
 use crate::fresh::Samples;
 use crate::recorded::{Results, Run};
@@ -126,13 +126,14 @@ fn latency(all: &[Latencies], load: u32) -> Lines {
     Lines {
         title: format!("Latency of a GET at {load} % of each server's capacity"),
         subtitle:
-            "µs from when the request was due, by percentile; open loop, two cores, 64 connections."
+            "From when the request was due, by percentile; open loop, two cores, 64 connections."
                 .to_owned(),
         places: POINTS
             .iter()
             .map(|(point, _)| (*point).to_owned())
             .collect(),
         is_logarithmic: true,
+        written: microseconds,
         lines: lines.collect(),
     }
 }
@@ -195,6 +196,7 @@ fn by_connections(
         subtitle: subtitle.to_owned(),
         places: steps.iter().map(|step| grouped(*step as f64)).collect(),
         is_logarithmic: false,
+        written: figure,
         lines: names.iter().map(line).collect(),
     }
 }

@@ -69,7 +69,9 @@ impl Record {
                 .as_ref()
                 .map_or_else(String::new, |latencies| latency_member(latencies) + ",");
             let round_ms = plan.round.as_millis();
-            let outcome = format!(r#""round_ms":{round_ms},{latencies}{outcome}"#);
+            let peak = series.peak_bytes;
+            let outcome =
+                format!(r#""round_ms":{round_ms},"peak_bytes":{peak},{latencies}{outcome}"#);
             self.line(workload, series.peer, &outcome)?;
         }
         Ok(())

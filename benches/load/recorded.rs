@@ -66,6 +66,7 @@ struct Line {
     peer: String,
     settings: String,
     round_ms: Option<u64>,
+    peak_bytes: Option<u64>,
     rounds: Option<Vec<RoundLine>>,
     samples: Option<Vec<f64>>,
     bytes_per_connection: Option<f64>,
@@ -178,6 +179,7 @@ fn add(results: &mut Results, line: &Line, peer: &'static Peer) {
             peer,
             outcome: rounds.ok_or_else(error),
             latencies: percentiles,
+            peak_bytes: line.peak_bytes.unwrap_or_default(),
         }),
         Results::Samples(all) => all.push(Samples {
             peer,

@@ -106,8 +106,8 @@ pub(crate) fn table(workload: &Workload, all: &[Series]) -> String {
     let _ = writeln!(text, "\n{}  [{}]", workload.title, workload.name);
     let _ = writeln!(
         text,
-        "  {:<16} {:>8} {:>7} {:>7}   {:>14}   {:>14}   {:>9}",
-        "peer", "CPU us", "user", "system", "x floor", "x hyper", "per s"
+        "  {:<16} {:>8} {:>7} {:>7}   {:>14}   {:>14}   {:>9} {:>9}",
+        "peer", "CPU us", "user", "system", "x floor", "x hyper", "per s", "peak MiB"
     );
     for series in all {
         match &series.outcome {
@@ -115,14 +115,15 @@ pub(crate) fn table(workload: &Workload, all: &[Series]) -> String {
                 let summary = summarise(rounds, all);
                 let _ = writeln!(
                     text,
-                    "  {:<16} {:>8.3} {:>7.3} {:>7.3}   {:>14}   {:>14}   {:>9.0}",
+                    "  {:<16} {:>8.3} {:>7.3} {:>7.3}   {:>14}   {:>14}   {:>9.0} {:>9.1}",
                     series.peer.name,
                     summary.cpu_us,
                     summary.user_us,
                     summary.cpu_us - summary.user_us,
                     cell(summary.to_floor),
                     cell(summary.to_hyper),
-                    summary.per_second
+                    summary.per_second,
+                    series.peak_bytes as f64 / f64::from(1 << 20)
                 );
             }
             Err(error) => {

@@ -24,6 +24,7 @@ use std::time::Duration;
 use crate::client::Generator;
 use crate::client::latency::{Histogram, Percentiles};
 use crate::measure::cpu::{CpuTime, cpu_time};
+use crate::measure::memory;
 use crate::peers::process::Process;
 use crate::peers::{Mode, Peer};
 use crate::workload::Workload;
@@ -63,6 +64,8 @@ pub(crate) struct Series {
     pub(crate) outcome: Result<Vec<Round>, String>,
     /// Of all rounds together, if asked for.
     pub(crate) latencies: Option<Percentiles>,
+    /// The most memory that the process took, in bytes; 0 without figures.
+    pub(crate) peak_bytes: u64,
 }
 
 /// A peer that takes part.
@@ -89,6 +92,7 @@ pub(crate) fn measure(
             peer,
             outcome: entrant.as_ref().map(|_| Vec::new()).map_err(Clone::clone),
             latencies: None,
+            peak_bytes: 0,
         });
         entrants.push(entrant.ok());
     }
@@ -120,6 +124,10 @@ pub(crate) fn measure(
             .as_ref()
             .and_then(|entrant| entrant.client.latencies())
             .map(Histogram::percentiles);
+        series.peak_bytes = entrant
+            .as_ref()
+            .and_then(|entrant| memory::peak_bytes(entrant.process.id()).ok())
+            .unwrap_or_default();
     }
     series
 }

@@ -150,6 +150,9 @@ fn measure(
         }
         Measure::Latency => {
             let all = at_rate::measure(&peers, plans.latency, core, &mut progress);
+            for one in &all {
+                why(one.peer, &one.outcome);
+            }
             (
                 markdown::latencies(&all),
                 record.append_latencies(&all),
@@ -157,15 +160,10 @@ fn measure(
             )
         }
         Measure::Scale => {
-            let mut all = Vec::new();
-            for connections in scale::steps(plans.scale, machine::file_limit()) {
-                all.extend(scale::measure(
-                    &peers,
-                    connections,
-                    plans.scale,
-                    core,
-                    &mut progress,
-                ));
+            let descriptors = machine::file_limit();
+            let all = scale::measure(&peers, plans.scale, descriptors, core, &mut progress);
+            for step in &all {
+                why(step.peer, &step.outcome);
             }
             (
                 markdown::scale(&all),
@@ -178,6 +176,13 @@ fn measure(
     print!("{table}");
     recorded.map_err(|error| format!("results: {error}"))?;
     Ok(is_whole)
+}
+
+/// Says why a table has no figures of `peer`.
+fn why<T>(peer: &Peer, outcome: &Result<T, String>) {
+    if let Err(error) = outcome {
+        println!("\n{}: no figures: {error}", peer.name);
+    }
 }
 
 /// `load report FILE`: tables into the README, pictures beside it.

@@ -4,6 +4,9 @@
 //! through all connections in turn. A server whose cost grows with its connections shows here; the kernel's own
 //! share grows too, as its structures leave the caches, which the floor's line tells.
 //!
+//! As elsewhere the peers take turns, round by round, if the generator may hold the connections to all of them at
+//! once; else as many as it may, and the next of them afterwards.
+//!
 //! Invariants
 //! - Bytes per connection are taken while each has had one answer, before it is used further.
 //! - A step that the descriptor limit does not allow is cut to what it allows, and said.
@@ -73,7 +76,7 @@ pub(crate) fn workload(connections: usize) -> Workload {
 }
 
 /// The steps, with `descriptors` allowed to a process.
-pub(crate) fn steps(plan: Plan, descriptors: u64) -> Vec<usize> {
+fn steps(plan: Plan, descriptors: u64) -> Vec<usize> {
     let room = descriptors.saturating_sub(SPARE_DESCRIPTORS + WINDOW as u64);
     let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);
     let mut steps: Vec<usize> = STEPS
@@ -85,14 +88,36 @@ pub(crate) fn steps(plan: Plan, descriptors: u64) -> Vec<usize> {
     steps
 }
 
+/// How many peers may be measured at once.
+fn at_once(connections: usize, descriptors: u64) -> usize {
+    let room = usize::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
+    (room / (connections + WINDOW)).max(1)
+}
+
 struct Entrant {
     client: Client,
     process: Process,
     cost: Cost,
 }
 
-/// Measures `peers` with so many connections.
+/// Measures `peers` at every step that `descriptors` allow.
 pub(crate) fn measure(
+    peers: &[&'static Peer],
+    plan: Plan,
+    descriptors: u64,
+    core: usize,
+    progress: &mut dyn FnMut(&str),
+) -> Vec<Step> {
+    let mut all = Vec::new();
+    for connections in steps(plan, descriptors) {
+        for peers in peers.chunks(at_once(connections, descriptors)) {
+            all.extend(interleaved(peers, connections, plan, core, progress));
+        }
+    }
+    all
+}
+
+fn interleaved(
     peers: &[&'static Peer],
     connections: usize,
     plan: Plan,
@@ -192,6 +217,18 @@ mod tests {
         assert_eq!(steps(ALL, 1_000_000), STEPS);
         assert_eq!(steps(ALL, 20_000), [1, 10, 100, 1000, 10_000, 19_636]);
         assert_eq!(steps(ALL, 1024), [1, 10, 100, 660]);
+    }
+
+    #[test]
+    fn no_more_peers_at_once_than_the_generator_may_hold_connections_to() {
+        for (connections, descriptors, peers) in [
+            (1000, 20_000, 18),
+            (10_000, 20_000, 1),
+            (19_636, 20_000, 1),
+            (50_000, 1_000_000, 19),
+        ] {
+            assert_eq!(at_once(connections, descriptors), peers, "{connections}");
+        }
     }
 
     #[test]

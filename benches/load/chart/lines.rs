@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 
-use super::{MARGIN, Svg, TOP, Tone, WIDTH, figure, ticks};
+use super::{MARGIN, Svg, TOP, Tone, WIDTH, ticks};
 
 /// One peer's: a value for each place, or none.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub(crate) struct Lines {
     /// What stands below the places.
     pub(crate) places: Vec<String>,
     pub(crate) is_logarithmic: bool,
+    /// How a value is written.
+    pub(crate) written: fn(f64) -> String,
     pub(crate) lines: Vec<Line>,
 }
 
@@ -98,7 +100,12 @@ impl Lines {
         let x = |place: usize| LEFT + (right - LEFT) * place as f64 / gaps;
         for tick in &axis.ticks {
             svg.stroke("grid", (LEFT, y(*tick)), (right, y(*tick)));
-            svg.words(LEFT - 10.0, y(*tick) + 4.0, "end", "soft", &trimmed(*tick));
+            let shown = if self.is_logarithmic {
+                (self.written)(*tick)
+            } else {
+                trimmed(*tick)
+            };
+            svg.words(LEFT - 10.0, y(*tick) + 4.0, "end", "soft", &shown);
         }
         for (place, words) in self.places.iter().enumerate() {
             svg.words(x(place), foot + 22.0, "middle", "soft", words);
@@ -121,7 +128,7 @@ impl Lines {
                 line.tone.colour(),
                 1.0,
             );
-            let words = format!("{} {}", line.name, figure(last.unwrap_or_default()));
+            let words = format!("{} {}", line.name, (self.written)(last.unwrap_or_default()));
             svg.words(right + 28.0, at + 4.5, "start", class, &words);
         }
         svg.finish()
@@ -210,6 +217,7 @@ mod tests {
             subtitle: String::new(),
             places: vec!["1".to_owned(), "2".to_owned()],
             is_logarithmic: false,
+            written: crate::chart::figure,
             lines: vec![line("a"), line("b"), line("c")],
         };
         let places = lines.name_places(&|_| 330.0);

@@ -189,6 +189,21 @@ pub(crate) fn figure(value: f64) -> String {
     }
 }
 
+/// Microseconds, as milliseconds from one on.
+pub(crate) fn microseconds(value: f64) -> String {
+    let (value, unit) = if value < 1000.0 {
+        (value, "µs")
+    } else {
+        (value / 1000.0, "ms")
+    };
+    let shown = if value.fract() == 0.0 {
+        grouped(value)
+    } else {
+        figure(value)
+    };
+    format!("{shown} {unit}")
+}
+
 /// A whole number with a comma before each three digits.
 pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
@@ -224,6 +239,12 @@ mod tests {
             .map(figure)
             .into();
         assert_eq!(shown, ["0", "0.12", "9.88", "45.7", "483", "134,873"]);
+    }
+
+    #[test]
+    fn microseconds_become_milliseconds() {
+        let shown = [10.0, 0.5, 999.4, 1000.0, 58_720.0].map(microseconds);
+        assert_eq!(shown, ["10 µs", "0.50 µs", "999 µs", "1 ms", "58.7 ms"]);
     }
 
     #[test]

@@ -11,11 +11,18 @@ use std::fs;
 pub(crate) fn resident_bytes(id: u32) -> Result<u64, String> {
     let path = format!("/proc/{id}/smaps_rollup");
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-    parse(&text).ok_or_else(|| format!("{path}: no line Rss"))
+    parse(&text, "Rss:").ok_or_else(|| format!("{path}: no line Rss"))
 }
 
-fn parse(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("Rss:"))?;
+/// The most bytes that were in memory at any time; within those 256 KiB.
+pub(crate) fn peak_bytes(id: u32) -> Result<u64, String> {
+    let path = format!("/proc/{id}/status");
+    let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    parse(&text, "VmHWM:").ok_or_else(|| format!("{path}: no line VmHWM"))
+}
+
+fn parse(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
     Some(kibibytes * 1024)
 }
@@ -32,9 +39,17 @@ mod tests {
     #[test]
     fn rss_is_read_in_kibibytes() {
         assert_eq!(
-            parse("55d0-7ffd ---p [rollup]\nRss:     1000 kB\nPss:  10 kB\n"),
+            parse(
+                "55d0-7ffd ---p [rollup]\nRss:     1000 kB\nPss:  10 kB\n",
+                "Rss:"
+            ),
             Some(1_024_000)
         );
-        assert_eq!(parse("Pss: 10 kB\n"), None);
+        assert_eq!(parse("Pss: 10 kB\n", "Rss:"), None);
+    }
+
+    #[test]
+    fn the_peak_of_this_process_is_no_less_than_a_page() {
+        assert!(peak_bytes(std::process::id()).unwrap() > 4096);
     }
 }

@@ -11,6 +11,8 @@
 //! Not here: starting a server (`process.rs`).
 
 use std::ffi::OsString;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -73,13 +75,19 @@ impl Tool {
             .map_or_else(|_| String::new(), |found| found.version)
     }
 
-    /// Appends program and script, up to the arguments of the script.
+    /// Appends program, script and port.
     pub(super) fn command(self, command: &mut Command) -> Result<&mut Command, String> {
         command.arg(self.found()?.program);
         if matches!(self, Self::Bun | Self::Lune) {
             command.arg("run");
         }
-        Ok(command.arg(self.script()))
+        command.arg(self.script());
+        // Lune cannot tell which port it was given, so it gets one that was free a moment ago.
+        let port = match self {
+            Self::Lune => free_port().map_err(|error| format!("a free port: {error}"))?,
+            Self::Bun | Self::Node => 0,
+        };
+        Ok(command.arg(port.to_string()))
     }
 
     fn found(self) -> Result<Found, String> {
@@ -112,6 +120,11 @@ impl Tool {
         }
         Ok(Found { program, version })
     }
+}
+
+fn free_port() -> io::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(listener.local_addr()?.port())
 }
 
 /// Where node finds ws.

@@ -68,7 +68,6 @@ impl Process {
                 .arg("0"),
             Program::Found(tool) => tool
                 .command(&mut command)?
-                .arg("0")
                 .env("NODE_PATH", found::modules())
                 .env("NODE_ENV", "production"),
         };

@@ -15,6 +15,7 @@
 //! - `loopback`   the reactor at both ends of a simulated network, by seeds
 //! - `proxied`    clients behind proxies that announce them by the PROXY protocol, by seeds
 //! - `reactor`    the whole reactor on a simulated network, by seeds
+//! - `scarce`     descriptors run out, on a simulated network
 //! - `sim`        a network made of a seed, and virtual time
 //! - `slow`       a thousand readers of which a hundred never read; a drain in steps
 //! - `streams`    raw streams: both ends on a simulated network, by seeds
@@ -54,6 +55,8 @@ mod neighbour;
 mod proxied;
 #[cfg(test)]
 mod reactor;
+#[cfg(test)]
+mod scarce;
 #[cfg(test)]
 mod sim;
 #[cfg(all(test, unix))]

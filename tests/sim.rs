@@ -25,6 +25,7 @@ mod link;
 mod names;
 mod options;
 mod report;
+mod scarce;
 mod tests;
 
 pub(crate) use cut::Cut;
@@ -127,6 +128,7 @@ pub(crate) struct World {
     calls_before: u64,
     idle_polls: u32,
     fault: Option<(Call, u64, ErrorKind)>,
+    reserve_spent: bool,
     transcript: String,
     woken: Arc<Woken>,
 }
@@ -237,6 +239,14 @@ impl<const DRAINS: bool> Net for SimNet<DRAINS> {
 
     fn accept(&mut self, listener: &mut SimListener) -> io::Result<(SimSocket, Peer)> {
         self.world().accept(listener.0)
+    }
+
+    fn spend_reserve(&mut self) -> bool {
+        self.world().spend_reserve()
+    }
+
+    fn restore_reserve(&mut self) {
+        self.world().reserve_spent = false;
     }
 
     fn register(&mut self, socket: &mut SimSocket, token: u64) -> io::Result<()> {
@@ -496,7 +506,7 @@ impl World {
 
     fn accept(&mut self, listener: u64) -> io::Result<(SimSocket, Peer)> {
         self.count(Call::Accept)?;
-        let options = self.options.clone();
+        let (options, is_out) = (self.options.clone(), self.is_out_of_descriptors());
         let backlog = self.listeners.get_mut(&listener);
         let backlog = backlog.ok_or(ErrorKind::InvalidInput)?;
         let waits = !backlog.waiting.is_empty();
@@ -507,7 +517,7 @@ impl World {
             }
             return Err(ErrorKind::WouldBlock.into());
         }
-        if self.dice.chance(options.accept_exhausted) {
+        if self.dice.chance(options.accept_exhausted) || is_out {
             // EMFILE has no kind of its own. Whoever waits goes on waiting, and no event comes.
             return Err(io::Error::from_raw_os_error(24));
         }

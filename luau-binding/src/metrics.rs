@@ -6,7 +6,7 @@
 //! be read from any thread.
 //!
 //! Invariants
-//! - It keeps no process alive, and a drain closes it like any listener.
+//! - It keeps no process alive, and goes on during a drain: alive, and not ready.
 //! - A figure has one name, one type and one unit: seconds and bytes, and `_total` for what only
 //!   grows. A worker that starts again counts from zero, which readers of counters expect.
 //!
@@ -50,6 +50,8 @@ impl Metrics {
                 body_bytes_max: 0,
                 ..Limits::default()
             }),
+            // Probes ask during a drain, too: it lives, and is not ready.
+            outlives_drain: true,
             ..ServerConfig::default()
         };
         let mut reactor = worker.reactor.borrow_mut();
@@ -257,7 +259,7 @@ fn text(members: &[Member]) -> String {
     page.each("messages_refused_total", "counter", refused, |m| {
         m.messages_refused.value()
     });
-    let away = "Connections turned away as their address had too many.";
+    let away = "Connections turned away: their address had too many, or no descriptor was left.";
     page.counter("connections_turned_away_total", away, |f| &f.turned_away);
     let lost = "Publications of other workers that found no room.";
     page.each("publications_lost_total", "counter", lost, |m| {

@@ -21,6 +21,8 @@ mod proxied;
 mod quiet;
 mod rows;
 mod runaway;
+#[cfg(unix)]
+mod scarce;
 mod scripts;
 mod shutdown;
 mod stdio;

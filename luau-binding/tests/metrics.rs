@@ -177,10 +177,18 @@ impl Measured {
         samples.map(|(_, value)| value).sum()
     }
 
-    fn end(mut self) {
+    fn end(self) {
+        self.signal();
+        self.wait();
+    }
+
+    fn signal(&self) {
         let id = self.child.id().to_string();
         let status = Command::new("kill").args(["-TERM", &id]).status();
         assert!(status.expect("kill is there").success());
+    }
+
+    fn wait(mut self) {
         assert!(self.child.wait().expect("it ends").success());
     }
 }
@@ -282,6 +290,40 @@ fn whichever_worker_is_asked_tells_of_all_and_whether_they_are_ready() {
         "HTTP/1.1 404 Not Found"
     );
     served.end();
+}
+
+/// By SIGTERM, with a socket that takes its time to say goodbye.
+#[test]
+fn during_a_drain_the_process_is_alive_and_not_ready() {
+    let served = Measured::start(&[], SCRIPT);
+    let connect = |port| {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        stream
+    };
+    let ready = ok("1 of 1 workers serve\n");
+    assert_eq!(Measured::get(served.figures, "/readyz"), ready);
+    let (mut client, head) = Client::upgrade(connect(served.port), "/", "");
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    // A prober that keeps its connection.
+    let mut prober = connect(served.figures);
+
+    served.signal();
+    let farewell = client.receive();
+    assert_eq!(farewell.payload[..2], 1001_u16.to_be_bytes());
+    let (status, body) = Measured::get(served.figures, "/readyz");
+    assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
+    assert_eq!(body, "0 of 1 workers serve\n");
+    assert_eq!(Measured::get(served.figures, "/healthz"), ok("ok\n"));
+    assert!(served.sum("hukilau_connections", &[]) >= 2.0);
+    let probe = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n";
+    prober.write_all(probe).expect("it is open");
+    let mut answer = [0; 12];
+    prober.read_exact(&mut answer).expect("it answers");
+    assert_eq!(&answer, b"HTTP/1.1 503");
+    // Probers keep no process alive.
+    client.send(8, &farewell.payload);
+    served.wait();
 }
 
 fn ok(body: &str) -> (String, String) {

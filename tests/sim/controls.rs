@@ -34,6 +34,7 @@ impl<const DRAINS: bool> SimNet<DRAINS> {
             calls_before: 0,
             idle_polls: 0,
             fault: None,
+            reserve_spent: false,
             transcript: String::new(),
             woken: Arc::default(),
         })))

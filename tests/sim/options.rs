@@ -46,6 +46,9 @@ pub(crate) struct SimOptions {
     pub(crate) held_back: PerMille,
     /// An accept finds no descriptor left (`EMFILE`).
     pub(crate) accept_exhausted: PerMille,
+    /// So many sockets may be open, beside a descriptor in reserve; without it there is no such bound
+    /// and no reserve.
+    pub(crate) descriptors_max: Option<usize>,
     /// The one who waited to be accepted has left.
     pub(crate) accept_aborted: PerMille,
     /// A socket cannot be registered.
@@ -78,6 +81,7 @@ impl SimOptions {
             late_event: 0,
             held_back: 0,
             accept_exhausted: 0,
+            descriptors_max: None,
             accept_aborted: 0,
             register_fails: 0,
             connect_refused: 0,

@@ -293,6 +293,14 @@ impl Driver {
         }
     }
 
+    /// Says that there is no room for this connection, on which nothing has been read: a server of
+    /// HTTP answers 503, in its listener's words; others have no word for it.
+    pub fn turn_away(&mut self, out: &mut SendBuffer) {
+        if let Self::Server(server) = self {
+            server.turn_away(out);
+        }
+    }
+
     /// Consumes from the front of `segment`; logs events, queues replies in `out`. What is left
     /// must be offered again with more behind it.
     ///

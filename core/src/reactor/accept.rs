@@ -7,7 +7,8 @@
 //! Invariants
 //! - One turn accepts at most `Limits::accepts_per_turn` connections, and none into a full table.
 //! - A connection counts for an address from when its client's is known.
-//! - A listener that the system refused an accept rests, so that scarce descriptors cost no spin.
+//! - A listener that the system refused an accept rests, so that scarce descriptors cost no spin; who
+//!   waits at it is told (`shed.rs`).
 //!
 //! Not here: listening and its end (`ops.rs`); how the handshake goes on (`drive.rs`).
 
@@ -22,7 +23,7 @@ use crate::proxy_header::{Announcement, ProxyHeaders};
 use crate::transport::preceded::Preceded;
 #[cfg(feature = "tls")]
 use crate::transport::tls::{ServerTls, TlsStream};
-use crate::transport::{Net, Peer, Transport};
+use crate::transport::{Net, Peer, Transport, is_exhausted};
 use core::net::IpAddr;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -44,6 +45,8 @@ pub(super) struct Listener<L> {
     pub(super) protocol: Protocol,
     /// Whose connections begin with a proxy's header.
     pub(super) proxy_headers: ProxyHeaders,
+    /// A drain of all leaves it alone.
+    pub(super) outlives_drain: bool,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Arc<ServerTls>>,
     /// Connections may wait: said by an event, unsaid by `WouldBlock`.
@@ -112,11 +115,22 @@ impl<L> Listener<L> {
     }
 
     /// What drives a connection that it has accepted at `now`.
-    fn driver(&self, now: Instant) -> Driver {
+    pub(super) fn driver(&self, now: Instant) -> Driver {
         match self.protocol {
             Protocol::Http => Driver::Server(ServerConn::new(Rc::clone(&self.settings), now)),
             Protocol::Stream => Driver::Stream(StreamConn::new()),
         }
+    }
+
+    /// Whether nothing else is spoken.
+    #[cfg(feature = "tls")]
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    #[cfg(not(feature = "tls"))]
+    pub(super) fn speaks_tls(&self) -> bool {
+        false
     }
 
     /// A connection that it has accepted, with TLS if it speaks that.
@@ -239,7 +253,9 @@ impl<N: Net> Reactor<N> {
         if !listener.may_accept() || listener.rests_until.is_some_and(|until| self.now < until) {
             return false;
         }
-        listener.rests_until = None;
+        if listener.rests_until.take().is_some() {
+            self.net.restore_reserve();
+        }
         match listener.take_next(&mut self.net, &mut self.handover) {
             Ok((socket, peer))
                 if !listener.awaits_header(peer) && listener.turns_away(Some(peer)) =>
@@ -299,8 +315,12 @@ impl<N: Net> Reactor<N> {
             _ => {
                 let listener = &mut self.listeners[index];
                 listener.rests_until = self.now.checked_add(ACCEPT_BACKOFF);
+                let key = listener.key;
                 self.figures.accept_errors.add(1);
-                errors.push((listener.key, error));
+                if is_exhausted(&error) {
+                    self.shed_waiting(index);
+                }
+                errors.push((key, error));
                 false
             }
         }

@@ -20,7 +20,7 @@
 use super::conns::ConnKey;
 use super::drive::Connection;
 use super::inbox::Cause;
-use super::{ListenerKey, Reactor};
+use super::{Listener, ListenerKey, Reactor};
 use crate::conn::Driver;
 use crate::transport::Net;
 use std::collections::VecDeque;
@@ -59,7 +59,7 @@ impl<N: Net> Reactor<N> {
     /// Stops listening, answers what has been asked with `Connection: close`, closes WebSockets
     /// with 1001, and after `grace` cuts what is left. More than a few WebSockets are told over the
     /// first half of it, so that they do not all come back at once. The shortest grace asked for
-    /// counts.
+    /// counts. Listeners that outlive drains, by their [`ServerConfig`](super::ServerConfig), go on.
     pub fn drain(&mut self, grace: Duration) {
         self.drain_of(None, grace);
     }
@@ -89,8 +89,9 @@ impl<N: Net> Reactor<N> {
         match listener {
             Some(listener) => self.close_listener(listener),
             None => {
-                while let Some(listener) = self.listeners.last().map(|last| last.key) {
-                    self.close_listener(listener);
+                let drained = |listener: &&Listener<_>| !listener.outlives_drain;
+                while let Some(listener) = self.listeners.iter().rfind(drained) {
+                    self.close_listener(listener.key);
                 }
                 self.drain_datagrams();
             }
@@ -162,9 +163,14 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// The connections of `listener`, or all of them.
+    /// The connections of `listener`, or all that a drain concerns.
     fn keys_of(&self, listener: Option<ListenerKey>) -> Vec<ConnKey> {
-        let is_its = |conn: &Connection<_>| listener.is_none_or(|key| conn.listener == key);
+        let outliving = self.listeners.iter().filter(|known| known.outlives_drain);
+        let outliving: Vec<_> = outliving.map(|known| known.key).collect();
+        let is_its = |conn: &Connection<_>| match listener {
+            Some(listener) => conn.listener == listener,
+            None => !outliving.contains(&conn.listener),
+        };
         let its = self.conns.iter().filter(|(_, conn)| is_its(conn));
         its.map(|(key, _)| key).collect()
     }

@@ -146,7 +146,7 @@ pub struct Figures {
     pub listeners: Gauge,
     /// Connections that were accepted.
     pub accepted: Counter,
-    /// Connections closed at once for `Limits::connections_per_ip_max`.
+    /// Connections closed at once, for `Limits::connections_per_ip_max` or for want of descriptors.
     pub turned_away: Counter,
     /// Accepts that the system refused, such as for want of descriptors.
     pub accept_errors: Counter,

@@ -243,7 +243,9 @@ impl<N: Net> Reactor<N> {
         if listener.rests_until.is_some_and(|until| self.now < until) {
             return false;
         }
-        listener.rests_until = None;
+        if listener.rests_until.take().is_some() {
+            self.net.restore_reserve();
+        }
         let key = listener.key;
         let Source::Shared {
             socket: Some(socket),

@@ -10,6 +10,7 @@
 //! - `outbound.rs` connections that we open, and what is asked on them
 //! - `accept.rs`   listeners, and how their connections become ours
 //! - `handover.rs` connections that one reactor accepts and another serves
+//! - `shed.rs`     who waits when no descriptor is left
 //! - `stream.rs`   connections without a protocol of ours
 //! - `datagram.rs` sockets of UDP
 //! - `conns.rs`    keys and the connection table
@@ -44,6 +45,7 @@ mod ops;
 mod outbound;
 mod pressure;
 mod publish;
+mod shed;
 mod stream;
 mod switch;
 pub mod timer;
@@ -110,6 +112,9 @@ pub struct ServerConfig {
     /// Together with the handshake of TLS it may take `Limits::tls_handshake_timeout`; a connection
     /// without one is closed without a word. Default nobody's.
     pub proxy_headers: ProxyHeaders,
+    /// A drain of the whole reactor leaves it and its connections alone: for probes, which ask how it
+    /// goes until the process ends. Default false.
+    pub outlives_drain: bool,
     /// Speak TLS, and nothing without. Default `None`.
     #[cfg(feature = "tls")]
     pub tls: Option<Arc<ServerTls>>,
@@ -124,6 +129,7 @@ impl Default for ServerConfig {
             websocket: false,
             refusals: Refusals::default(),
             proxy_headers: ProxyHeaders::Never,
+            outlives_drain: false,
             #[cfg(feature = "tls")]
             tls: None,
         }

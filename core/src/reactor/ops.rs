@@ -82,6 +82,7 @@ impl<N: Net> Reactor<N> {
             settings,
             protocol: config.protocol,
             proxy_headers: config.proxy_headers,
+            outlives_drain: config.outlives_drain,
             #[cfg(feature = "tls")]
             tls: config.tls,
             waiting: false,

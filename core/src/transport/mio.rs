@@ -26,6 +26,8 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 mod shared;
+#[cfg(unix)]
+mod unix;
 
 pub use shared::SharedListener;
 
@@ -53,6 +55,8 @@ pub struct MioNet {
     resolver: Resolver,
     reuse_port: bool,
     backlog: i32,
+    /// A second descriptor of the selector's, for when none is left.
+    reserve: Option<Registry>,
 }
 
 /// A connected, or connecting, stream socket of [`MioNet`].
@@ -115,8 +119,10 @@ impl MioNet {
         let poll = Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKER_TOKEN)?;
         let waker = Arc::new(PollWaker(waker));
+        let reserve = poll.registry().try_clone().ok();
         Ok(Self {
             poll,
+            reserve,
             events: Events::with_capacity(EVENTS_PER_POLL),
             resolver: Resolver::new(Waker::from(Arc::clone(&waker))),
             waker,
@@ -259,6 +265,16 @@ impl Net for MioNet {
             Listener::Unix(file) => accept_unix(file.listener_mut()),
             #[cfg(unix)]
             Listener::UnixShare(listener) => accept_unix(listener),
+        }
+    }
+
+    fn spend_reserve(&mut self) -> bool {
+        self.reserve.take().is_some()
+    }
+
+    fn restore_reserve(&mut self) {
+        if self.reserve.is_none() {
+            self.reserve = self.poll.registry().try_clone().ok();
         }
     }
 
@@ -469,7 +485,6 @@ fn register(registry: &Registry, stream: &mut Stream, token: u64) -> io::Result<
     source.register(registry, mio_token(token)?, both)
 }
 
-/// On 32-bit machines a token loses to `usize`; there this backend cannot serve.
 /// Sets an option of whatever kind of socket.
 fn set_option(socket: &SockRef<'_>, option: SocketOption) -> io::Result<()> {
     // Setting its times turns keep-alive on: that is another option.
@@ -491,6 +506,7 @@ fn set_option(socket: &SockRef<'_>, option: SocketOption) -> io::Result<()> {
     }
 }
 
+/// On 32-bit machines a token loses to `usize`; there this backend cannot serve.
 fn mio_token(token: u64) -> io::Result<Token> {
     let token = usize::try_from(token).map_err(|_| ErrorKind::Unsupported)?;
     Ok(Token(token))
@@ -510,86 +526,6 @@ fn reuse_port(socket: &Socket) -> io::Result<()> {
 )))]
 fn reuse_port(_: &Socket) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
-}
-
-/// A listening socket in the file system, and whose file it is. A server that was killed leaves
-/// its file behind, and the next one could not bind; but a file that is no socket, or one on which
-/// somebody answers, is not ours to remove.
-#[cfg(unix)]
-mod unix {
-    use mio::net::{UnixListener, UnixStream};
-    use std::fs;
-    use std::io::{self, ErrorKind};
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    use std::path::{Path, PathBuf};
-
-    /// A listener with the file that stands for it.
-    #[derive(Debug)]
-    pub(super) struct SocketFile {
-        listener: UnixListener,
-        path: PathBuf,
-        /// Device and inode of the file that we made.
-        identity: Option<(u64, u64)>,
-    }
-
-    impl SocketFile {
-        /// Binds `path`, in place of a socket that its owner left behind.
-        pub(super) fn listen(path: &Path) -> io::Result<Self> {
-            let listener = match UnixListener::bind(path) {
-                Err(error) if error.kind() == ErrorKind::AddrInUse && is_abandoned(path) => {
-                    fs::remove_file(path)?;
-                    UnixListener::bind(path)?
-                }
-                outcome => outcome?,
-            };
-            Ok(Self {
-                listener,
-                identity: identity(path),
-                path: path.to_owned(),
-            })
-        }
-
-        /// Another descriptor of its socket.
-        pub(super) fn share(&self) -> io::Result<UnixListener> {
-            let own = std::os::fd::AsFd::as_fd(&self.listener).try_clone_to_owned()?;
-            let own = std::os::unix::net::UnixListener::from(own);
-            own.set_nonblocking(true)?;
-            Ok(UnixListener::from_std(own))
-        }
-
-        /// Where it listens.
-        pub(super) fn path(&self) -> &Path {
-            &self.path
-        }
-
-        /// To register it and to accept.
-        pub(super) fn listener_mut(&mut self) -> &mut UnixListener {
-            &mut self.listener
-        }
-    }
-
-    impl Drop for SocketFile {
-        fn drop(&mut self) {
-            if self.identity.is_some() && identity(&self.path) == self.identity {
-                // Should the system refuse, the file stays behind, as after a crash: the next server
-                // finds it abandoned.
-                let _ = fs::remove_file(&self.path);
-            }
-        }
-    }
-
-    /// Whether `path` is a socket on which nobody answers. The connection is tried without blocking,
-    /// so a server whose backlog is full counts as answering.
-    fn is_abandoned(path: &Path) -> bool {
-        let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-        let refused = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
-        is_socket && UnixStream::connect(path).is_err_and(refused)
-    }
-
-    fn identity(path: &Path) -> Option<(u64, u64)> {
-        let file = fs::symlink_metadata(path).ok()?;
-        Some((file.dev(), file.ino()))
-    }
 }
 
 #[cfg(test)]

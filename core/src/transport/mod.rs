@@ -200,6 +200,13 @@ pub trait Net {
     /// connections may still wait and that *no event will say so*: try again later.
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Socket, Peer)>;
 
+    /// Gives up the descriptor that is kept for when none is left ([`is_exhausted`]), so that who
+    /// waits can be accepted, one at a time, and turned away. Returns whether there was one.
+    fn spend_reserve(&mut self) -> bool;
+
+    /// Keeps such a descriptor again, if the system has one.
+    fn restore_reserve(&mut self);
+
     /// Reports readiness of `socket` as `token` from now on, in both directions, edge-triggered.
     /// What is ready already is reported by the next poll.
     ///
@@ -344,6 +351,22 @@ pub trait Net {
     /// Makes [`poll`](Self::poll) return, from any thread, as often as one likes; wakes between
     /// two polls count as one, and none is lost.
     fn waker(&self) -> Waker;
+}
+
+/// Whether a call failed because this process, or the system, has no descriptor left: `EMFILE` and
+/// `ENFILE`, which have no [`ErrorKind`]; their numbers are the same on all systems with such names.
+pub fn is_exhausted(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const WSAEMFILE: i32 = 10_024;
+    let ours: &[i32] = if cfg!(windows) {
+        &[WSAEMFILE]
+    } else {
+        &[ENFILE, EMFILE]
+    };
+    error
+        .raw_os_error()
+        .is_some_and(|code| ours.contains(&code))
 }
 
 /// How a [`Transport::read`] went.

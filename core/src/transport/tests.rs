@@ -45,6 +45,12 @@ impl Net for Scripted {
     fn accept(&mut self, (): &mut ()) -> io::Result<(Script, Peer)> {
         Err(ErrorKind::Unsupported.into())
     }
+    fn spend_reserve(&mut self) -> bool {
+        false
+    }
+
+    fn restore_reserve(&mut self) {}
+
     fn register(&mut self, _: &mut Script, _: u64) -> io::Result<()> {
         Err(ErrorKind::Unsupported.into())
     }

@@ -161,6 +161,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         websocket: websocket.is_some(),
         collect_bodies: !streams_bodies,
         proxy_headers: guards.proxy_headers.clone(),
+        outlives_drain: false,
         refusals: options::read_refusals(stack, options)?,
     };
     let how = read_listening(stack, options)?;

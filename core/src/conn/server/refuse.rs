@@ -37,6 +37,12 @@ impl ServerConn {
         self.refuse_with(status, body.as_bytes(), refusal.fields(), out);
     }
 
+    /// Answers whatever is asked with 503. RFC 9110 §15.6.4.
+    pub(crate) fn turn_away(&mut self, out: &mut SendBuffer) {
+        let soon: &[(&[u8], &[u8])] = &[(b"Retry-After", b"1")];
+        self.refuse_with(503, b"too many connections\n", soon, out);
+    }
+
     /// Says `body`, or the listener's page for `status`, with `more` fields in both cases.
     pub(super) fn refuse_with(
         &mut self,

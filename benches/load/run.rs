@@ -17,7 +17,9 @@ use crate::measure::{clock, machine};
 use crate::peers::{self, PEERS, Peer, process};
 use crate::record::Record;
 use crate::workload::{Measure, WORKLOADS, Workload};
-use crate::{at_rate, fresh, markdown, neighbour, picture, recorded, report, rounds, scale, soak};
+use crate::{
+    at_rate, fresh, markdown, neighbour, picture, recorded, report, rooms, rounds, scale, soak,
+};
 
 /// Peers that are drawn as lines: more would hide each other.
 const LINES: [&str; 5] = ["floor", "core", "huki", "hyper", "bun"];
@@ -29,6 +31,7 @@ pub(crate) fn main() -> ExitCode {
         Some("serve") => peers::serve(&words(&arguments[1..])).map(|()| ExitCode::SUCCESS),
         Some("report") => write_report(&words(&arguments[1..])),
         Some("soak") => soak::main(&words(&arguments[1..])),
+        Some("rooms") => rooms::main(words(&arguments[1..]).into_iter()),
         Some("neighbour") => neighbour::main(&words(&arguments[1..])),
         Some("launch") => process::launch(&arguments[1..]).map(|()| ExitCode::SUCCESS),
         _ => harness(arguments),

@@ -17,7 +17,7 @@ mod floor_echo;
 mod found;
 mod hyper;
 pub(crate) mod process;
-mod script;
+pub(crate) mod script;
 mod tungstenite_room;
 mod websockets;
 

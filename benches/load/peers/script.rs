@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The script's path; `name` is its file in `benches/luau`.
-pub(super) fn path(name: &str) -> PathBuf {
+pub(crate) fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("luau")
         .join(name)
@@ -22,7 +22,7 @@ pub(super) fn path(name: &str) -> PathBuf {
 static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
 
 /// The binary `huki`: the chosen one, or the one beside the harness's own.
-pub(super) fn huki(harness: &Path) -> PathBuf {
+pub(crate) fn huki(harness: &Path) -> PathBuf {
     CHOSEN
         .get()
         .cloned()
@@ -46,7 +46,7 @@ pub(super) fn choose(path: PathBuf) -> Result<(), String> {
 ///
 /// # Errors
 /// What went wrong, in words; cargo itself has printed the rest.
-pub(super) fn build() -> Result<(), String> {
+pub(crate) fn build() -> Result<(), String> {
     let harness = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
     let folder = harness.parent().unwrap_or(Path::new("."));
     let target = folder.parent().unwrap_or(Path::new("."));

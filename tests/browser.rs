@@ -267,6 +267,54 @@ fn two_windows_of_the_chat_page_see_each_other() {
     std::fs::write(path, picture).expect("target is writable");
 }
 
+#[test]
+fn the_page_of_the_arena_draws_its_players_and_moves_one() {
+    if !has_client("chromium") {
+        return;
+    }
+    let arena = repository().join("luau-binding/examples/arena.luau");
+    let huki = Huki::serve_file(&arena, &["0"]);
+    let bots = repository().join("luau-binding/examples/bots.luau");
+    let url = format!("ws://127.0.0.1:{}/play", huki.port);
+    // Ends with the test at the latest, for its server does.
+    let mut bots = std::process::Command::new(crate::harness::BINARY)
+        .arg("run")
+        .arg(bots)
+        .args([&url, "30"])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("huki runs");
+
+    let mut browser = Browser::start(&[]);
+    let url = format!("http://127.0.0.1:{}/", huki.port);
+    let page = browser.open(&url, "nobody");
+    page.shows(&mut browser, "31 players");
+    // Holds two keys until the player stands in the corner, as only the server can say.
+    for (key, code) in [("ArrowRight", 39), ("ArrowDown", 40)] {
+        let down = json!({ "type": "rawKeyDown", "key": key, "windowsVirtualKeyCode": code });
+        browser.command(Some(&page.session), "Input.dispatchKeyEvent", down);
+    }
+    let mine = "last.players.find(({ id }) => id === me)";
+    page.wait_until(
+        &mut browser,
+        &format!("{mine}.x === 626 && {mine}.y === 386"),
+    );
+    // The canvas shows what was told: the coin's colour is where the coin is.
+    page.wait_until(
+        &mut browser,
+        "(() => { const [x, y] = last.coin, [r, g, b] = paper.getImageData(x, y, 1, 1).data;
+                  return r === 0xf9 && g === 0xe2 && b === 0xaf })()",
+    );
+    let picture = page.picture(&mut browser);
+    assert!(picture.starts_with(b"\x89PNG"), "a picture");
+    let path = repository().join("target/arena-window.png");
+    std::fs::write(path, picture).expect("target is writable");
+    // Has ended already if its bots could not play.
+    assert!(bots.try_wait().expect("a child").is_none(), "the bots play");
+    bots.kill().expect("it runs");
+    bots.wait().expect("it ran");
+}
+
 /// Serves a page that fetches, posts and opens a WebSocket where it came from.
 const SECURE: &str = r#"
 local page = [[<!doctype html><body><p id=got></p><p id=posted></p><p id=heard></p><p id=closed></p><script>

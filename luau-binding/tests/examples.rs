@@ -82,15 +82,31 @@ fn the_arena_tells_each_tick_where_its_players_are() {
         let word = |at: usize| u32::from_le_bytes(frame.payload[at..at + 4].try_into().expect("4"));
         assert!(word(0) > last, "ticks go on");
         last = word(0);
-        assert_eq!(frame.payload.len(), 4 + 2 * 8, "two players");
-        let right = |at: usize| word(at) == 1 && word(at + 4) & 0xffff == 640;
-        if right(4) || right(12) {
+        assert_eq!(frame.payload.len(), 8 + 2 * 10, "two players");
+        let coin = word(4);
+        assert!((20..=620).contains(&(coin & 0xffff)), "{coin:x}");
+        let right = |at: usize| word(at) == 1 && word(at + 4) & 0xffff == 626;
+        if right(8) || right(18) {
             break;
         }
         // She reads, too: the present is all she needs.
         ann.receive();
     }
     drop((ann, bob));
+    assert_eq!(server.stop(), "");
+}
+
+#[test]
+fn bots_play_in_the_arena_and_say_what_they_see() {
+    let server = example("arena");
+    let path = format!("{}/examples/bots.luau", env!("CARGO_MANIFEST_DIR"));
+    let url = format!("ws://127.0.0.1:{}/play", server.port);
+    let bots = huki(&["run", &path, &url, "10", "2"]);
+    let output = bots.wait_with_output().expect("it ran");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(told.starts_with("10 bots play, "), "{told}");
+    assert!(!told.contains(" 0.0 snapshots"), "{told}");
     assert_eq!(server.stop(), "");
 }
 

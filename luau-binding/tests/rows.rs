@@ -106,6 +106,70 @@ fn every_row_that_says_yes_for_a_system_has_a_test_of_its_name() {
     assert!(missing.is_empty(), "no test for {}", missing.join(", "));
 }
 
+/// Typical programs: what each is, and where it is run for each system. The Net API has clients only.
+const PROGRAMS: &[(&str, &[&str])] = &[
+    (
+        "echo",
+        &[
+            "lune/program_echo",
+            "lute/program_echo",
+            "zune/program_echo",
+            "zune/program_seed",
+        ],
+    ),
+    (
+        "chat",
+        &[
+            "lune/program_chat",
+            "lute/program_chat",
+            "zune/program_chat",
+            "zune/program_seed",
+            "winhttp/program_chat",
+        ],
+    ),
+    (
+        "a JSON API",
+        &[
+            "lune/program_json_api",
+            "lute/program_json_api",
+            "zune/program_json_api",
+            "zune/program_seed",
+            "winhttp/program_chat",
+        ],
+    ),
+    (
+        "a client that connects again",
+        &[
+            "lune/program_reconnect",
+            "lute/program_reconnect",
+            "zune/program_reconnect",
+            "zune/program_seed",
+            "winhttp/program_reconnect",
+        ],
+    ),
+    (
+        "a client that looks in each frame",
+        &[
+            "lune/program_polling",
+            "lute/program_polling",
+            "zune/program_polling",
+            "winhttp/program_per_frame",
+        ],
+    ),
+];
+
+#[test]
+fn every_typical_program_is_there_for_every_system_and_asserts() {
+    for (what, programs) in PROGRAMS {
+        for program in *programs {
+            let path = tests().join("luau").join(format!("{program}.luau"));
+            let source = std::fs::read_to_string(&path).expect("it is there");
+            let asserts = source.matches("assert(").count();
+            assert!(asserts >= 1, "{what}: {program} has {asserts} assertions");
+        }
+    }
+}
+
 #[test]
 fn names_of_tests_tell_their_rows() {
     let rows = |name| rows_of(name).into_iter().collect::<Vec<_>>();

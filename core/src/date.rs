@@ -65,6 +65,12 @@ pub fn parse_imf_fixdate(text: &[u8]) -> Option<u64> {
     (imf_fixdate(seconds) == *text).then_some(seconds)
 }
 
+/// Year, month and day of the month, from 1 on, of `unix_seconds` after 1 January 1970, UTC.
+pub fn calendar_day(unix_seconds: u64) -> (u64, u64, u64) {
+    let (year, month, day) = civil(unix_seconds / SECONDS_PER_DAY);
+    (year, (month as u64 + 2) % 12 + 1, day)
+}
+
 /// Year, month from March, and day of the month, of a day counted from 1 January 1970.
 fn civil(day: u64) -> (u64, usize, u64) {
     let day = day + EPOCH_DAY;

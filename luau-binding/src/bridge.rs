@@ -18,13 +18,14 @@ mod report;
 
 pub(crate) use plain::AtHand;
 
+use crate::access;
 use crate::net::client::upload::{self, Upload};
 use crate::net::request::{self, Origin, Source, Unfinished, View};
 use crate::net::response::{self, Fields};
 use crate::net::server::{ServerState, refusal};
 use crate::net::socket::{self, Event, SocketState};
 use crate::net::stream::{self, Begun, StreamState};
-use crate::net::{body, guards, raw};
+use crate::net::{body, raw};
 use crate::runtime::Worker;
 use crate::scheduler::{self, Progress};
 use crate::vm::{Kind, Pin, Stack};
@@ -189,6 +190,7 @@ fn close(worker: &Worker, conn: ConnKey, cause: &Cause) {
         .retain(|awaited| awaited.conn != conn);
     body::closed(worker, conn, cause);
     stream::closed(worker, conn);
+    worker.access.closed(conn);
     with_socket(worker, conn, |socket| {
         let (code, reason) = match cause {
             Cause::Violation(violation) => (violation.close_code(), violation.rule()),
@@ -216,7 +218,7 @@ fn receive_request(
         is_streamed: server.streams_bodies,
         is_secure: server.tls.is_some(),
     };
-    if !guards::admit(worker, &server, &mut origin, request) {
+    if !access::admit(worker, &server, &mut origin, request) {
         return;
     }
     if request.has_body() && server.streams_bodies {
@@ -566,6 +568,7 @@ fn accept(
     });
     match accepted {
         Ok(()) => {
+            worker.access.upgraded(*conn, *exchange);
             socket::create(worker, stack, *conn, Some(server), protocol, data);
         }
         // The client has gone while the script decided.

@@ -94,6 +94,8 @@ pub(crate) struct Member {
     pub(crate) heap: Arc<Gauge>,
     /// Messages that were dropped as their peers sent too many.
     pub(crate) messages_refused: Arc<Gauge>,
+    /// Lines of access logs that found no room.
+    pub(crate) log_lines_dropped: Arc<Gauge>,
 }
 
 /// What the workers listen on.
@@ -183,6 +185,7 @@ impl Peers {
             figures: Arc::clone(reactor.figures()),
             heap: Arc::default(),
             messages_refused: Arc::default(),
+            log_lines_dropped: Arc::default(),
         };
         if let Some(crew) = &seat.crew {
             lock(&crew.members).insert(seat.index, own.clone());

@@ -20,6 +20,7 @@
 //! # Ok::<(), hukilau::Error>(())
 //! ```
 
+mod access;
 mod bridge;
 mod check;
 mod crew;

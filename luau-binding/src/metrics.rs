@@ -265,6 +265,10 @@ fn text(members: &[Member]) -> String {
     page.each("publications_lost_total", "counter", lost, |m| {
         m.figures.publications_lost.value()
     });
+    let lines = "Lines of access logs that were dropped for want of room.";
+    page.each("log_lines_dropped_total", "counter", lines, |m| {
+        m.log_lines_dropped.value()
+    });
     let heap = "Bytes in use by the VM.";
     page.each("vm_heap_bytes", "gauge", heap, |m| m.heap.value());
     page.turns();

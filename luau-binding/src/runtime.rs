@@ -25,6 +25,7 @@ mod install;
 pub(crate) mod nested;
 mod rest;
 
+use crate::access::{self, Access};
 use crate::bridge::{AtHand, Awaited, Failure, Purpose};
 use crate::crew::{Peers, Seat};
 use crate::embed::{self, Host};
@@ -94,6 +95,8 @@ pub struct Options {
     pub seat: Seat,
     /// Where `/metrics`, `/healthz` and `/readyz` are served, if anywhere.
     pub metrics: Option<SocketAddr>,
+    /// The access log of servers that name none: a path, or `-` for standard output.
+    pub access_log: Option<String>,
 }
 
 /// How long a handler, a callback or the top level of a script may run without yielding, unless
@@ -114,6 +117,7 @@ impl Default for Options {
             loaded: Loaded::default(),
             seat: Seat::default(),
             metrics: None,
+            access_log: None,
         }
     }
 }
@@ -147,6 +151,7 @@ pub(crate) struct Worker {
     /// Coroutines that wait for standard input.
     pub(crate) lines: RefCell<Lines>,
     pub(crate) peers: Peers,
+    pub(crate) access: Access,
     pub(crate) shutdown: Shutdown,
     /// The last error that a module raised while it loaded, and the calls that led to it.
     pub(crate) noted: RefCell<Option<(String, String)>>,
@@ -305,6 +310,7 @@ impl Runtime {
         if let Some(budget) = options.budget {
             guard.watch(budget).map_err(Error::System)?;
         }
+        let access = Access::new(options.access_log.as_deref()).map_err(Error::System)?;
         let peers = Peers::join(options, &reactor);
         let worker = Rc::new(Worker {
             root,
@@ -327,6 +333,7 @@ impl Runtime {
             host: Host::default(),
             lines: RefCell::default(),
             peers,
+            access,
             shutdown: Shutdown::default(),
             noted: RefCell::default(),
             surface: surface::State::default(),
@@ -501,7 +508,7 @@ impl Runtime {
         worker.peers.own().heap.set(self.lua.used_memory() as u64);
         worker.surface.note_turn();
         if let Some(millis) = self.stop.hung_up.swap(0, Ordering::AcqRel).checked_sub(1)
-            && !tls::reload_all(&worker)
+            && !(tls::reload_all(&worker) | access::reopen_all(&worker))
         {
             self.stop.drain(Duration::from_millis(millis));
         }
@@ -513,6 +520,7 @@ impl Runtime {
         scheduler::run_due(&worker, self.turned_at);
         scheduler::settle_strays(&worker);
         pump(&worker);
+        worker.access.flush(&worker);
         Ok(Turn::Running)
     }
 
@@ -530,6 +538,7 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         // Nobody sends it a connection that would go with it.
         self.stop.seat.leave_ports();
+        self.worker.access.flush(&self.worker);
         // The VM goes after this: nobody may write to it any more.
         self.worker.guard.stop();
     }

@@ -2,6 +2,7 @@
 //!
 //! One binary: one link. Each module is one area.
 
+mod access;
 mod balance;
 mod bodies;
 mod client;

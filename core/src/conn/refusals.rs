@@ -89,6 +89,14 @@ impl Refusals {
         Ok(())
     }
 
+    /// Bytes of the page for `status`; `None` if there is none.
+    pub fn body_len(&self, status: u16) -> Option<usize> {
+        match self.of(status)? {
+            Manner::Page(page) => Some(page.body.len()),
+            Manner::Silence => None,
+        }
+    }
+
     /// What becomes of a refusal with `status`.
     pub(super) fn of(&self, status: u16) -> Option<&Manner> {
         let found = self.0.iter().find(|(known, _)| *known == status);

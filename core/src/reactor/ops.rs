@@ -160,9 +160,11 @@ impl<N: Net> Reactor<N> {
         exchange: Exchange,
         response: &Response<'_>,
     ) -> Result<Pressure, Misuse> {
-        self.answer(conn, exchange, |server, out, now| {
+        let pressure = self.answer(conn, exchange, |server, out, now| {
             server.respond_with_page(exchange, response, now, out)
-        })
+        })?;
+        self.figures.note_response(response.status);
+        Ok(pressure)
     }
 
     /// Begins an answer whose body follows piece by piece.

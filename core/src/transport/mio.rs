@@ -131,6 +131,17 @@ impl MioNet {
         })
     }
 
+    /// The time since 1 January 1970, UTC, by the system's clock, which may be set back.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock that all others are handed"
+    )]
+    pub fn system_time(&self) -> Duration {
+        // A clock set before 1970 is wrong in any case; the date is then the first we can write.
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        since_epoch.unwrap_or_default()
+    }
+
     /// Whether further listeners share their port with those of other reactors (`SO_REUSEPORT`).
     /// Off by default, so that a port in use is an error. Linux spreads connections over the
     /// listeners of a port; where the option is missing, [`Net::listen`] refuses to share.
@@ -195,14 +206,8 @@ impl Net for MioNet {
         Instant::now()
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the clock that all others are handed"
-    )]
     fn unix_time(&self) -> u64 {
-        // A clock set before 1970 is wrong in any case; the date is then the first we can write.
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-        since_epoch.map_or(0, |since_epoch| since_epoch.as_secs())
+        self.system_time().as_secs()
     }
 
     fn poll(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()> {

@@ -38,6 +38,9 @@ Options of run:
                       same ports; `auto` for one on each processor
       --metrics ADDR  serve /metrics for Prometheus, /healthz and /readyz at IP:PORT, or at
                       PORT of 127.0.0.1
+      --access-log FILE
+                      write a line of JSON for each request to FILE, or to standard output
+                      for `-`
       --watch         start again when the script or a module it requires changes,
                       after an error too; what is under way has two seconds to finish
 
@@ -47,8 +50,8 @@ Options:
 
 A script starts a server with require(\"@huki/net\").serve. SIGINT and SIGTERM let requests under
 way finish; a second signal ends the process at once. SIGHUP has the certificates of servers
-with TLS read anew; without such a server it is as SIGTERM. Exit status: 0 if all went well or
-as the script says, 1 if it failed, 2 if the command was wrong.
+with TLS read anew, and files of access logs opened anew; without either it is as SIGTERM. Exit
+status: 0 if all went well or as the script says, 1 if it failed, 2 if the command was wrong.
 ";
 
 /// `huki run`.
@@ -75,6 +78,7 @@ pub(crate) enum Command {
 
 const COMMANDS: &[&str] = &["run", "check", "repl", "setup", "help", "version"];
 const RUN_OPTIONS: &[&str] = &[
+    "access-log",
     "budget",
     "dialect",
     "memory",
@@ -161,6 +165,7 @@ fn parse_run(mut parser: lexopt::Parser) -> Parsed {
                 let dialect = name.parse::<hukilau::Dialect>();
                 options.dialect = Some(dialect.map_err(|must| format!("--dialect {must}"))?);
             }
+            Long("access-log") => options.access_log = Some(text(parser.value()?)?),
             Long("metrics") => options.metrics = Some(address(&text(parser.value()?)?)?),
             Long("workers") => workers = Some(count(&text(parser.value()?)?)?),
             Long(name) => {

@@ -137,7 +137,11 @@ fn begin(
 ) -> Result<(), String> {
     let mut reactor = worker.reactor.borrow_mut();
     match reactor.begin_response(conn, exchange, response) {
-        Ok(_) | Err(Misuse::Gone | Misuse::AlreadyAnswered) => Ok(()),
+        Ok(_) => {
+            worker.access.answered((conn, exchange), response, false);
+            Ok(())
+        }
+        Err(Misuse::Gone | Misuse::AlreadyAnswered) => Ok(()),
         Err(misuse) => Err(explain(misuse, response)),
     }
 }
@@ -155,7 +159,11 @@ pub(super) fn send(
         .borrow_mut()
         .respond(conn, exchange, response)
     {
-        Ok(_) | Err(Misuse::Gone | Misuse::AlreadyAnswered) => Ok(()),
+        Ok(_) => {
+            worker.access.answered((conn, exchange), response, true);
+            Ok(())
+        }
+        Err(Misuse::Gone | Misuse::AlreadyAnswered) => Ok(()),
         Err(misuse) => Err(explain(misuse, response)),
     }
 }
@@ -367,9 +375,12 @@ pub(crate) fn respond_plain(
         .reactor
         .borrow_mut()
         .respond_with_page(conn, exchange, &response);
-    if let Err(misuse) = sent
-        && !matches!(misuse, Misuse::Gone | Misuse::AlreadyAnswered)
-    {
-        worker.report_text(&format!("a request could not be answered: {misuse}"));
+    match sent {
+        Ok(_) => {
+            let key = (conn, exchange);
+            worker.access.answered_with_page(key, &response);
+        }
+        Err(Misuse::Gone | Misuse::AlreadyAnswered) => {}
+        Err(misuse) => worker.report_text(&format!("a request could not be answered: {misuse}")),
     }
 }

@@ -17,6 +17,7 @@ use super::methods;
 use super::plain::Plain;
 use super::tls::Tls;
 use super::topics;
+use crate::access::Log;
 use crate::bridge::Failure;
 use crate::crew::Balance;
 use crate::runtime::Worker;
@@ -55,6 +56,8 @@ pub(crate) struct ServerState {
     pub(crate) object: RefCell<Option<Pin>>,
     /// `request` is the entry of a dialect: it gets and gives plain values.
     pub(crate) plain: OnceCell<Box<Plain>>,
+    /// Where its requests are told of.
+    pub(crate) log: Option<Rc<Log>>,
     is_stopped: Cell<bool>,
 }
 
@@ -107,6 +110,7 @@ const OPTIONS: &[&str] = &[
     "trustProxy",
     "proxyProtocol",
     "refusals",
+    "accessLog",
     "error",
 ];
 
@@ -153,6 +157,8 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
     if request.is_none() && websocket.is_none() {
         return Err(options.error("option 'request', a function, or 'websocket' is needed"));
     }
+    let refusals = options::read_refusals(stack, options)?;
+    let log = Log::read(stack, options, &refusals)?;
     let tls = Tls::read(stack, options)?;
     let config = ServerConfig {
         tls: tls.as_ref().map(Tls::shared),
@@ -162,7 +168,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         collect_bodies: !streams_bodies,
         proxy_headers: guards.proxy_headers.clone(),
         outlives_drain: false,
-        refusals: options::read_refusals(stack, options)?,
+        refusals,
     };
     let how = read_listening(stack, options)?;
     let listener = listen(worker, &endpoint, config, how).map_err(|error| {
@@ -183,6 +189,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         guards,
         tls,
         streams_bodies,
+        log,
         object: RefCell::new(None),
         plain: OnceCell::new(),
         is_stopped: Cell::new(false),

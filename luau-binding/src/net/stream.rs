@@ -89,7 +89,7 @@ pub(crate) fn start(
     if !worker.reactor.borrow().sends_body(conn, exchange) {
         // Gone, or nothing but the head was asked for.
         let _ended = worker.reactor.borrow_mut().finish_body(conn, exchange);
-        return;
+        return worker.access.end(conn, exchange, false);
     }
     let state = Rc::new(StreamState {
         conn,
@@ -125,7 +125,11 @@ pub(crate) fn finish(worker: &Worker, stream: &StreamState) -> Result<(), Misuse
         .borrow_mut()
         .finish_body(stream.conn, stream.exchange);
     match ended {
-        Ok(_) | Err(Misuse::Gone | Misuse::AlreadyAnswered) => Ok(()),
+        Ok(_) => {
+            worker.access.end(stream.conn, stream.exchange, false);
+            Ok(())
+        }
+        Err(Misuse::Gone | Misuse::AlreadyAnswered) => Ok(()),
         Err(misuse) => Err(misuse),
     }
 }
@@ -136,6 +140,7 @@ pub(crate) fn abandon(worker: &Worker, stream: &StreamState) {
     let mut reactor = worker.reactor.borrow_mut();
     // A peer that has gone needs to be told nothing.
     let _gone = reactor.abandon_body(stream.conn, stream.exchange);
+    worker.access.end(stream.conn, stream.exchange, true);
 }
 
 fn end(worker: &Worker, stream: &StreamState) {
@@ -267,7 +272,11 @@ pub(super) fn push_piece(
         .borrow_mut()
         .write_body(stream.conn, stream.exchange, piece);
     match written {
-        Ok(pressure) => Ok(Some(pressure)),
+        Ok(pressure) => {
+            let access = &worker.access;
+            access.piece(stream.conn, stream.exchange, piece.len());
+            Ok(Some(pressure))
+        }
         Err(Misuse::Gone | Misuse::AlreadyAnswered) => {
             stream.is_lost.set(true);
             Ok(None)

@@ -182,5 +182,6 @@ fn turn_inside(worker: &Worker, seconds: f64) -> Result<(), Raise> {
     scheduler::run_due(worker, now);
     scheduler::settle_strays(worker);
     pump(worker);
+    worker.access.flush(worker);
     Ok(())
 }

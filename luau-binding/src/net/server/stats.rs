@@ -35,6 +35,7 @@ pub(super) fn stats(stack: &mut Stack<'_>) -> Outcome {
         ("bytesSent", figures.bytes_sent.value()),
         ("publicationsLost", figures.publications_lost.value()),
         ("heapBytes", own.heap.value()),
+        ("logLinesDropped", own.log_lines_dropped.value()),
         ("turns", figures.turns.buckets().sum()),
     ];
     stack.push_table(0, numbers.len() + 4);

@@ -7,6 +7,7 @@
 //! - `client`     the reactor as a client, in virtual time
 //! - `client_face` requests through the pool: redirects, proxies, codings, every fault in its words
 //! - `clients`    curl, and Python's `websockets`
+//! - `gone`       a peer that is gone is noticed while we send to it
 //! - `harness`    the binary under test as a child process, and a bare client
 //! - `hostile`    garbage, oversize, slow bytes, half-close, reset
 //! - `http`       what a well-behaved HTTP client sees of a script
@@ -41,6 +42,8 @@ mod client_face;
 mod clients;
 #[cfg(test)]
 mod drain;
+#[cfg(test)]
+mod gone;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]

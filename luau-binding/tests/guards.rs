@@ -161,6 +161,25 @@ fn a_socket_that_sends_too_much_is_warned_then_loses_messages_then_is_closed_wit
 }
 
 #[test]
+fn bytes_are_counted_apart_from_messages() {
+    let mut server = Served::start(
+        r#"local count = 0
+        server = net.serve({ port = 0, error = function() end,
+            websocket = { bytesPerSecond = 1000, messagesPerSecond = 1_000_000,
+                message = function(ws, message) count += 1 end,
+                close = function(ws, code) print(code, count >= 4, count < 200) end } })"#,
+    );
+    let mut client = Client::open(&server, "/", "");
+    // 500 bytes each: a hundred seconds' worth.
+    let frame = [&[0x82, 0xfe, 1, 0xf4, 0, 0, 0, 0][..], &[7; 500]].concat();
+    let _cut = client.0.write_all(&frame.repeat(200));
+    assert_eq!(client.receive(), Frame::close(1008, "too many messages"));
+    client.send(8, &Frame::close(1008, "").payload);
+    assert_eq!(server.line(), "1008\ttrue\ttrue");
+    assert_eq!(server.stop(), "");
+}
+
+#[test]
 fn proxies_that_are_no_addresses_are_refused() {
     for wrong in ["{ 'proxy.test' }", "{ '10.0.0.0/40' }", "{ 7 }"] {
         let source = format!(

@@ -130,12 +130,18 @@ impl Served {
         child.wait_with_output().expect("it ends")
     }
 
-    /// Ends it by a signal and returns status and standard error.
-    pub(crate) fn signal(mut self, signal: &str) -> (Option<i32>, String) {
-        let child = self.child.take().expect("once");
+    /// Sends it a signal.
+    pub(crate) fn kill(&self, signal: &str) {
+        let child = self.child.as_ref().expect("it runs");
         let id = child.id().to_string();
         let status = Command::new("kill").args([signal, &id]).status();
         assert!(status.expect("kill is there").success());
+    }
+
+    /// Ends it by a signal and returns status and standard error.
+    pub(crate) fn signal(mut self, signal: &str) -> (Option<i32>, String) {
+        self.kill(signal);
+        let child = self.child.take().expect("once");
         // What it prints from here on is read, so that it cannot block.
         let mut rest = String::new();
         self.out.read_to_string(&mut rest).expect("UTF-8");

@@ -283,6 +283,14 @@ fn the_environment_names_proxies_and_a_script_may_do_without() {
         let proxied = "proxied http://x.test/a?b x.test Basic bWU6cHc=";
         assert_eq!(told, [proxied, "direct /own", word], "{}", finished.stderr);
     }
+    let tunnel = "
+        print(fails(net.request, 'https://x.test/'))
+        print(fails(net.websocket, 'wss://x.test/'))";
+    let place = folder("tunnelled");
+    let finished = Huki::run_with(&place, &format!("{FAILS}{tunnel}"), &[("HTTPS_PROXY", &at)]);
+    let refused = "the proxy does not make the connection: ";
+    let told = finished.finish().stdout;
+    assert_eq!(told.matches(refused).count(), 2, "{told}");
     let finished = run(&[("http_proxy", "socks5://x")]);
     let words = "net.request: http_proxy is no URL of a proxy: only http:// proxies are spoken to";
     assert!(finished.stderr.contains(words), "{}", finished.stderr);

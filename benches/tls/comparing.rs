@@ -8,7 +8,7 @@
 //!   ends the run.
 //! - A server's CPU time is read only while it sleeps, when the system's account of it is whole.
 //!
-//! Not here: the servers (`servers.rs`).
+//! Not here: the servers (`servers.rs`), bytes in bulk (`echo.rs`).
 
 use std::fs;
 use std::io::{Read, Write};
@@ -25,13 +25,14 @@ use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, StreamOwned,
 };
 
+use super::echo;
 use super::servers::{self, BODY, Pair, Running, Serve};
 
 pub(super) type Failure = Box<dyn std::error::Error>;
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-const NAME: &str = "localhost";
+pub(super) const NAME: &str = "localhost";
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Connections that are asked at once.
@@ -51,7 +52,7 @@ pub(super) fn pin(index: usize) -> Result<(), Failure> {
 }
 
 /// CPU time of a thread of this process, in nanoseconds, once it sleeps.
-fn cpu_asleep(thread: Pid) -> Result<f64, Failure> {
+pub(super) fn cpu_asleep(thread: Pid) -> Result<f64, Failure> {
     let task = format!("/proc/self/task/{}", thread.as_raw_nonzero());
     // The state stands behind the name, which is in brackets.
     while !fs::read_to_string(format!("{task}/stat"))?.contains(") S ") {
@@ -148,7 +149,7 @@ impl Peer {
 }
 
 /// A client that believes the servers' certificate.
-fn client(pair: &Pair, resumption: Resumption) -> Result<Arc<ClientConfig>, Failure> {
+pub(super) fn client(pair: &Pair, resumption: Resumption) -> Result<Arc<ClientConfig>, Failure> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(pair.cert.as_bytes())?)?;
     let provider = Arc::new(ring::default_provider());
@@ -209,33 +210,43 @@ const WORKS: [(&str, Work); 4] = [
 ];
 
 /// The value below which so many quarters of all lie.
-fn quartile(values: &mut [f64], quarters: usize) -> f64 {
+pub(super) fn quartile(values: &mut [f64], quarters: usize) -> f64 {
     values.sort_by(f64::total_cmp);
     let at = values.len() * quarters / 4;
     values.get(at).copied().unwrap_or(0.0)
 }
 
 pub(super) fn main() {
-    let mut arguments = std::env::args().skip(1).map(|word| word.parse());
+    let mut words = std::env::args().skip(1).peekable();
+    let echoes = words.next_if(|word| word == "echo").is_some();
+    let mut arguments = words.map(|word| word.parse());
     let mut number = |default| match arguments.next() {
         None => default,
         Some(Ok(number)) => number,
-        Some(Err(_)) => panic!("tls [HANDSHAKES] [REQUESTS] [ROUNDS]"),
+        Some(Err(_)) => panic!("tls [HANDSHAKES] [REQUESTS] [ROUNDS], or tls echo [MIB] [ROUNDS]"),
     };
     // Short rounds: each server meets the same moods of a shared machine.
-    let (handshakes, requests, rounds) = (number(30), number(640), number(151));
-    if let Err(failure) = compare(handshakes, requests, rounds) {
+    let done = match echoes {
+        true => echo::compare(number(4), number(101)),
+        false => compare(number(30), number(640), number(151)),
+    };
+    if let Err(failure) = done {
         eprintln!("{failure}");
         std::process::exit(1);
     }
 }
 
-fn compare(handshakes: usize, requests: usize, rounds: usize) -> Result<(), Failure> {
+/// A certificate for [`NAME`] that nobody but itself has signed.
+pub(super) fn self_signed() -> Result<Pair, Failure> {
     let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
-    let pair = Pair {
+    Ok(Pair {
         cert: made.cert.pem(),
         key: made.signing_key.serialize_pem(),
-    };
+    })
+}
+
+fn compare(handshakes: usize, requests: usize, rounds: usize) -> Result<(), Failure> {
+    let pair = self_signed()?;
     let mut peers = [
         Peer::new(servers::core, &pair)?,
         Peer::new(servers::hyper, &pair)?,

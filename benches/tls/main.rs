@@ -3,6 +3,7 @@
 //!
 //! ```sh
 //! cargo run --release -p hukilau-benches --example tls -- [HANDSHAKES] [REQUESTS] [ROUNDS]
+//! cargo run --release -p hukilau-benches --example tls -- echo [MIB] [ROUNDS]
 //! ```
 //!
 //! Each server is a thread, and counted is the CPU time of that thread, user and system; the client
@@ -11,11 +12,14 @@
 //!
 //! - `tls/servers.rs`    the two servers
 //! - `tls/comparing.rs`  the client and the rounds
+//! - `tls/echo.rs`       bytes in bulk, over TLS and plain
 //!
 //! Not here: plain HTTP (`load/`).
 
 #[cfg(target_os = "linux")]
 mod comparing;
+#[cfg(target_os = "linux")]
+mod echo;
 #[cfg(target_os = "linux")]
 mod servers;
 

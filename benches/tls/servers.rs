@@ -42,7 +42,8 @@ use super::comparing::{Failure, pin};
 /// What every answer holds.
 pub(super) const BODY: &[u8] = b"Hello, World!";
 
-const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(super) const ANY_PORT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A certificate with its key, as PEM text.
 #[derive(Clone)]
@@ -73,7 +74,7 @@ pub(super) fn start(serve: Serve, pair: &Pair) -> Result<Running, Failure> {
     Ok(told.recv()?)
 }
 
-fn announce(at: SocketAddr, tell: &Sender<Running>) -> Result<(), Failure> {
+pub(super) fn announce(at: SocketAddr, tell: &Sender<Running>) -> Result<(), Failure> {
     let thread = gettid();
     tell.send(Running { at, thread })
         .map_err(|_| "nobody waits for the server".into())
@@ -109,7 +110,7 @@ pub(super) fn core(pair: &Pair, tell: &Sender<Running>) -> Result<(), Failure> {
 }
 
 /// The settings that core makes for itself, made for hyper.
-fn settings(pair: &Pair) -> Result<rustls::ServerConfig, Failure> {
+pub(super) fn settings(pair: &Pair) -> Result<rustls::ServerConfig, Failure> {
     let cert = CertificateDer::from_pem_slice(pair.cert.as_bytes())?;
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes())?;
     let provider = Arc::new(ring::default_provider());

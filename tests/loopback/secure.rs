@@ -13,15 +13,18 @@
 
 use super::{Scene, fair_scene, rough_scene, run_either};
 use crate::reactor::seeds;
-use crate::sim::{Call, SimNet, SimOptions};
+use crate::sim::{Call, Script, SimNet, SimOptions, Step};
 use crate::tls::certs::{Ca, Pair};
-use hukilau_core::reactor::inbox::{Completion, What};
-use hukilau_core::reactor::{DialTls, Reactor};
+use hukilau_core::limits::Limits;
+use hukilau_core::reactor::inbox::{Completion, Inbox, What};
+use hukilau_core::reactor::{DialTls, Reactor, ServerConfig};
+use hukilau_core::transport::Endpoint;
 use hukilau_core::transport::tls::{
     ClientCertificates, ClientTls, ClientTlsOptions, ServerTls, TlsVersion,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -195,6 +198,64 @@ fn over_tls_on_a_rough_network_every_request_has_one_outcome() {
             assert!(is_met, "{cause} was never met: {causes:?}");
         }
     }
+}
+
+/// The first words of a client.
+fn hello() -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has them")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = "server.test".try_into().expect("a name");
+    let client = rustls::ClientConnection::new(Arc::new(config), name);
+    let mut hello = Vec::new();
+    let written = client.expect("the settings agree").write_tls(&mut hello);
+    written.expect("a Vec takes all");
+    hello
+}
+
+#[test]
+fn a_turn_advances_as_many_handshakes_as_it_may_and_no_more() {
+    const CLIENTS: usize = 20;
+    const PER_TURN: u16 = 3;
+    let options = SimOptions {
+        delay_max: Duration::ZERO,
+        ..SimOptions::calm()
+    };
+    let net = SimNet::<true>::new(1, options);
+    let limits = Limits {
+        handshakes_per_turn: PER_TURN,
+        ..Limits::default()
+    };
+    let mut reactor = Reactor::new(net.clone(), limits).expect("the limits agree");
+    let at = Endpoint::Ip(SocketAddr::from(([127, 0, 0, 1], 443)));
+    let config = ServerConfig {
+        tls: Some(Certs::new().secure(0).server()),
+        ..ServerConfig::default()
+    };
+    reactor.listen(&at, config).expect("nobody listens yet");
+    let hello = hello();
+    for _ in 0..CLIENTS {
+        let mut script = Script::new([Step::Send(hello.clone())]);
+        script.is_stubborn = true;
+        net.dial_in(&at, Duration::ZERO, script);
+    }
+    let (mut inbox, mut advanced) = (Inbox::new(), Vec::new());
+    loop {
+        let before = net.calls(Call::Read);
+        match reactor.turn(&mut inbox, None) {
+            Err(error) if error.kind() == ErrorKind::Deadlock => break,
+            outcome => outcome.expect("a simulated poll does not fail"),
+        }
+        advanced.push(net.calls(Call::Read) - before);
+    }
+    // Each hello is one read, until nobody says anything more and all meet their deadline.
+    let busy: Vec<u64> = advanced.into_iter().filter(|count| *count > 0).collect();
+    assert_eq!(busy, [3, 3, 3, 3, 3, 3, 2]);
+    let answered = net.heard().iter().filter(|heard| !heard.is_empty()).count();
+    assert_eq!((answered, reactor.connections()), (CLIENTS, 0));
 }
 
 #[test]

@@ -147,7 +147,16 @@ fn cell(name: &str, all: &[Series]) -> String {
     match summary.to_floor {
         Some(_) if name == "floor" => format!("1 {microseconds}"),
         Some(ratio) => format!("{:.2} ±{:.2} {microseconds}", ratio.median, ratio.spread),
-        None => microseconds,
+        // The floor has no TLS.
+        None => match summary.to_hyper {
+            Some(ratio) if name != "hyper" => {
+                format!(
+                    "{:.2} ±{:.2} of hyper {microseconds}",
+                    ratio.median, ratio.spread
+                )
+            }
+            _ => microseconds,
+        },
     }
 }
 

@@ -60,9 +60,11 @@ fn cpu_time(workload: &Workload, all: &[Series]) -> Bars {
     let bars = all.iter().filter_map(|series| {
         let rounds = series.outcome.as_ref().ok()?;
         let summary = summarise(rounds, all);
-        let to_floor = summary
-            .to_floor
-            .map_or_else(String::new, |ratio| format!(" · {:.2}×", ratio.median));
+        let to_floor = match (summary.to_floor, summary.to_hyper) {
+            (Some(ratio), _) => format!(" · {:.2}×", ratio.median),
+            (None, Some(ratio)) => format!(" · {:.2}× hyper", ratio.median),
+            (None, None) => String::new(),
+        };
         Some(Bar {
             name: series.peer.name.to_owned(),
             tone: Tone::of(series.peer.name),
@@ -75,7 +77,7 @@ fn cpu_time(workload: &Workload, all: &[Series]) -> Bars {
     Bars {
         title: workload.title.to_owned(),
         subtitle: "CPU time of the server per answer, µs, and as a multiple of the floor's. \
-                   Dark: user, light: kernel. Less is better."
+                   Full colour: user, pale: kernel. Less is better."
             .to_owned(),
         bars: bars.collect(),
     }

@@ -1,4 +1,4 @@
-//! Bars from left to right, one to a peer: the dark part is user time, the light one the kernel's.
+//! Bars from left to right, one to a peer: in full colour user time, pale the kernel's.
 //!
 //! A thin line across the end is the distance between the quartiles over the rounds. The longest bar is as
 //! long as the picture allows, but a bar that would dwarf the others is cut, with its figure beside it.
@@ -13,7 +13,7 @@ pub(crate) struct Bar {
     pub(crate) name: String,
     pub(crate) tone: Tone,
     pub(crate) value: f64,
-    /// How much of it is drawn dark.
+    /// How much of it is drawn in full colour.
     pub(crate) dark: f64,
     /// The quartiles of the value.
     pub(crate) quartiles: Option<(f64, f64)>,

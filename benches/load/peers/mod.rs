@@ -191,7 +191,7 @@ pub(crate) const PEERS: &[Peer] = &[
     },
     Peer {
         name: "lune",
-        settings: "Lune's net.serve, its defaults",
+        settings: "Lune's net.serve, its defaults; recent coroutines kept, as its script says",
         http: true,
         websocket: true,
         room: true,

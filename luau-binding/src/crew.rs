@@ -94,6 +94,8 @@ pub(crate) struct Member {
     pub(crate) heap: Arc<Gauge>,
     /// Messages that were dropped as their peers sent too many.
     pub(crate) messages_refused: Arc<Gauge>,
+    /// Nanoseconds that scripts and what serves them have run, the collector's work in it.
+    pub(crate) script_nanos: Arc<Gauge>,
     /// Lines of access logs that found no room.
     pub(crate) log_lines_dropped: Arc<Gauge>,
 }
@@ -185,6 +187,7 @@ impl Peers {
             figures: Arc::clone(reactor.figures()),
             heap: Arc::default(),
             messages_refused: Arc::default(),
+            script_nanos: Arc::default(),
             log_lines_dropped: Arc::default(),
         };
         if let Some(crew) = &seat.crew {

@@ -182,6 +182,18 @@ impl Page<'_> {
         }
     }
 
+    /// What scripts have taken of the turns.
+    fn scripts(&mut self) {
+        const NAME: &str = "script_seconds_total";
+        let help = "Time in which scripts ran and their answers were made, collection of garbage included.";
+        self.family(NAME, "counter", help);
+        for member in self.members {
+            let nanos = member.script_nanos.value();
+            let seconds = core::time::Duration::from_nanos(nanos).as_secs_f64();
+            self.sample(NAME, member.index, "", seconds);
+        }
+    }
+
     fn turns(&mut self) {
         const NAME: &str = "turn_seconds";
         let help = "Duration of turns of the loop, from the poll's return to the next poll.";
@@ -269,6 +281,7 @@ fn text(members: &[Member]) -> String {
     page.each("log_lines_dropped_total", "counter", lines, |m| {
         m.log_lines_dropped.value()
     });
+    page.scripts();
     let heap = "Bytes in use by the VM.";
     page.each("vm_heap_bytes", "gauge", heap, |m| m.heap.value());
     page.turns();

@@ -521,6 +521,8 @@ impl Runtime {
         scheduler::settle_strays(&worker);
         pump(&worker);
         worker.access.flush(&worker);
+        // Once for all that the turn has delivered: a clock read per request would cost what it measures.
+        worker.note_scripts(vm::clock() - self.turned_at);
         Ok(Turn::Running)
     }
 

@@ -207,6 +207,7 @@ const SCRIPT: &str = r#"
     server = net.serve({ port = 0,
         request = function(request)
             if request.path == "/stats" then return net.json(server:stats()) end
+            if request.path == "/fail" then error("as asked") end
             return { status = tonumber(string.sub(request.path, 2)), body = "x" }
         end,
         websocket = { message = function(ws, message) ws:send(message) end },
@@ -220,12 +221,13 @@ fn figures_count_what_has_happened() {
     for status in [200, 200, 204, 301, 404, 500] {
         Measured::get(served.port, &format!("/{status}"));
     }
+    Measured::get(served.port, "/fail");
     let mut stream = TcpStream::connect(("127.0.0.1", served.port)).expect("it listens");
     stream.write_all(b"GET /\r\n\r\n").expect("it reads");
     let mut refused = Vec::new();
     stream.read_to_end(&mut refused).expect("it is refused");
     // Figures for figures count too: the classes besides 2xx are the script's alone.
-    for (class, count) in [("1xx", 0.0), ("3xx", 1.0), ("4xx", 1.0), ("5xx", 1.0)] {
+    for (class, count) in [("1xx", 0.0), ("3xx", 1.0), ("4xx", 1.0), ("5xx", 2.0)] {
         let counted = served.sum("hukilau_responses_total", &[("class", class)]);
         assert_eq!(counted, count, "{class}");
     }
@@ -234,6 +236,8 @@ fn figures_count_what_has_happened() {
     assert!(served.sum("hukilau_vm_heap_bytes", &[]) > 100_000.0);
     assert!(served.sum("hukilau_turn_seconds", &[("le", "+Inf")]) > 6.0);
     assert!(served.sum("hukilau_received_bytes_total", &[]) > 300.0);
+    let scripts = served.sum("hukilau_script_seconds_total", &[]);
+    assert!(scripts > 0.0, "{scripts}");
 
     let (_, stats) = Measured::get(served.port, "/stats");
     for part in [
@@ -241,6 +245,8 @@ fn figures_count_what_has_happened() {
         r#""violation":1"#,
         r#""acceptErrors":0"#,
         r#""heapBytes":"#,
+        r#""scriptSeconds":"#,
+        r#""logLinesDropped":0"#,
     ] {
         assert!(stats.contains(part), "{stats} has no {part}");
     }

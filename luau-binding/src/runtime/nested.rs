@@ -50,6 +50,8 @@ pub(crate) struct Turns {
     under_way: RefCell<Vec<Rc<Delivery>>>,
     /// A call that blocked was cut short, because the process is to end.
     is_cut: Cell<bool>,
+    /// Seconds that the turn that is under way has spent in other turns' polls and reads.
+    waited: Cell<f64>,
     /// How many of them a script has begun.
     level: Cell<usize>,
     /// Inboxes to use again.
@@ -136,6 +138,20 @@ pub(crate) fn turn(worker: &Worker, seconds: f64) -> Result<(), Raise> {
 }
 
 impl Worker {
+    /// Counts the time of a turn in which scripts have run: so many seconds, those not counted that turns
+    /// within have waited.
+    pub(super) fn note_scripts(&self, seconds: f64) {
+        let own = (seconds - self.turns.waited.take()).max(0.0);
+        let total = &self.peers.own().script_nanos;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "far below 2^53"
+        )]
+        let nanos = (own * 1e9).round() as u64;
+        total.set(total.value() + nanos);
+    }
+
     /// Whether what scripts raise from now on is of no consequence: the process ends, and they were told so.
     pub(crate) fn is_cut(&self) -> bool {
         self.turns.is_cut.get()
@@ -168,9 +184,12 @@ fn turn_inside(worker: &Worker, seconds: f64) -> Result<(), Raise> {
         let wake_at = reactor.now() + Duration::from_secs_f64(delay);
         let asked_at = worker.outbound.borrow().wake_at();
         let wake_at = asked_at.map_or(wake_at, |asked| asked.min(wake_at));
+        let began = vm::clock();
         let turned = reactor.turn(&mut delivery.inbox.borrow_mut(), Some(wake_at));
         turned.map_err(|error| Raise::from(format!("the loop cannot turn: {error}")))?;
         worker.peers.tend(&mut reactor);
+        let waited = &worker.turns.waited;
+        waited.set(waited.get() + vm::clock() - began);
     }
     let now = vm::clock();
     worker.surface.note_turn();

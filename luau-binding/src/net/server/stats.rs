@@ -38,13 +38,15 @@ pub(super) fn stats(stack: &mut Stack<'_>) -> Outcome {
         ("logLinesDropped", own.log_lines_dropped.value()),
         ("turns", figures.turns.buckets().sum()),
     ];
-    stack.push_table(0, numbers.len() + 4);
+    stack.push_table(0, numbers.len() + 5);
     let table = stack.len();
     for (name, value) in numbers {
         set(stack, table, name, float(value));
     }
     let seconds = figures.turns.total().as_secs_f64();
     set(stack, table, "turnSeconds", seconds);
+    let seconds = float(own.script_nanos.value()) / 1e9;
+    set(stack, table, "scriptSeconds", seconds);
     let groups: [(&str, &[&str], &[Counter]); 3] = [
         ("ended", &CAUSES, &figures.ended),
         ("timeouts", &DEADLINES, &figures.timed_out),

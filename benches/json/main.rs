@@ -1,13 +1,13 @@
 //! JSON in a script: `net.jsonDecode` and `net.jsonEncode` beside mlua's way through serde, plain
 //! serde_json without a script, and a JavaScript engine. RFC 8259.
 //!
-//! `cargo bench -p hukilau-benches --bench json`; `-- --bun=/path/to/bun` if bun is not on the path.
+//! `cargo bench -p hukilau-benches --bench json`; `BUN=/path/to/bun` before it if bun is not on the path. Without
+//! bun it is node, and without node the column stays empty and says so.
 //!
 //! Both ways into Luau run in one VM, called from the same loop of the same script (`script.luau`),
 //! turn and turn about, so that collector, allocator and processor treat them alike. CPU time of the
-//! thread is counted; ratios are taken within each round, and their median is shown beside the least
-//! time. The engine counts time by the wall: its ratio is that of the least times. serde_json decodes to its own
-//! `Value`, which is no Luau value: a mark of what the text alone costs.
+//! thread is counted, the engine's too; ratios are taken within each round, and their median is shown beside the
+//! least time. serde_json decodes to its own `Value`, which is no Luau value: a mark of what the text alone costs.
 //!
 //! - `documents.rs`  the texts, from 100 B to 1 MB
 //! - `peers.rs`      mlua with serde, serde_json, and the engine as a child process
@@ -22,7 +22,11 @@ use std::error::Error;
 fn main() -> Result<(), Box<dyn Error>> {
     // `cargo test` runs benches too, with this argument: once through, quickly.
     let is_test = std::env::args().any(|argument| argument == "--test");
-    let mut runtime = hukilau::Runtime::new(&hukilau::Options::default())?;
+    let options = hukilau::Options {
+        budget: None,
+        ..hukilau::Options::default()
+    };
+    let mut runtime = hukilau::Runtime::new(&options)?;
     let host = peers::module(runtime.lua())?;
     host.raw_set("rounds", if is_test { 1 } else { 15 })?;
     host.raw_set("seconds", if is_test { 0.0 } else { 0.02 })?;

@@ -18,17 +18,21 @@ use std::rc::Rc;
 const ENGINE: &str = r"
 const lines = require('readline').createInterface({ input: process.stdin });
 let text = '', value = null, kept = null;
+const now = () => {
+    const used = process.threadCpuUsage ? process.threadCpuUsage() : process.cpuUsage();
+    return used.user + used.system;
+};
 lines.on('line', (line) => {
     if (line.startsWith('=')) { text = line.slice(1); value = JSON.parse(text); console.log(0); return; }
     const [what, count] = line.split(' ');
-    const start = process.hrtime.bigint();
+    const start = now();
     if (what === 'decode') for (let i = 0; i < +count; i++) kept = JSON.parse(text);
     else for (let i = 0; i < +count; i++) kept = JSON.stringify(value);
-    console.log(Number(process.hrtime.bigint() - start) / +count);
+    console.log((now() - start) * 1000 / +count);
 });
 ";
 
-/// Bun or Node, which waits for work.
+/// Bun or Node, which waits for work and counts its thread's CPU time in microseconds: a round must be long.
 struct Engine {
     child: Child,
     input: ChildStdin,
@@ -38,29 +42,30 @@ struct Engine {
 impl Engine {
     /// Bun if there is one, else Node; `None` without either. And its name.
     fn start() -> Option<(Self, String)> {
-        let bun = std::env::args()
-            .find_map(|argument| argument.strip_prefix("--bun=").map(str::to_owned))
-            .unwrap_or_else(|| "bun".to_owned());
-        [bun.as_str(), "node"].into_iter().find_map(|program| {
-            let mut child = Command::new(program)
-                .args(["-e", ENGINE])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .ok()?;
-            let version = Command::new(program).arg("--version").output().ok()?;
-            let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
-            let name = program.rsplit('/').next().unwrap_or(program);
-            let engine = Self {
-                input: child.stdin.take()?,
-                output: BufReader::new(child.stdout.take()?),
-                child,
-            };
-            Some((
-                engine,
-                format!("{name} {}", version.trim_start_matches('v')),
-            ))
-        })
+        let bun = std::env::var_os("BUN").unwrap_or_else(|| "bun".into());
+        [bun.as_os_str(), "node".as_ref()]
+            .into_iter()
+            .find_map(|program| {
+                let mut child = Command::new(program)
+                    .args(["-e", ENGINE])
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .ok()?;
+                let version = Command::new(program).arg("--version").output().ok()?;
+                let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
+                let name = std::path::Path::new(program).file_name().unwrap_or(program);
+                let name = name.to_string_lossy();
+                let engine = Self {
+                    input: child.stdin.take()?,
+                    output: BufReader::new(child.stdout.take()?),
+                    child,
+                };
+                Some((
+                    engine,
+                    format!("{name} {}", version.trim_start_matches('v')),
+                ))
+            })
     }
 
     fn ask(&mut self, line: &str) -> Option<f64> {

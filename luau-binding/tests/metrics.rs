@@ -177,6 +177,15 @@ impl Measured {
         samples.map(|(_, value)| value).sum()
     }
 
+    /// How often the loop has turned.
+    fn turns(&self) -> f64 {
+        let (_, text) = Self::get(self.figures, "/metrics");
+        let mut counts = text
+            .lines()
+            .filter(|line| line.contains("turn_seconds_count"));
+        sample(counts.next().expect("turns are counted")).2
+    }
+
     fn end(self) {
         self.signal();
         self.wait();
@@ -214,6 +223,35 @@ const SCRIPT: &str = r#"
     })
     if process.worker.index == 1 then print(server.port) end
 "#;
+
+#[test]
+fn standard_input_at_its_end_does_not_keep_the_loop_turning() {
+    const REQUESTS: u16 = 50;
+    // The script is all that there is on standard input: its end has come, and is asked for again and again.
+    let served = Measured::start(
+        &[],
+        r#"
+        local net, stdio, task = require("@huki/net"), require("@huki/stdio"), require("@huki/task")
+        for _ = 1, 3 do
+            assert(stdio.readLine() == nil)
+        end
+        for _ = 1, 3 do
+            task.spawn(function() assert(stdio.readLine() == nil) end)
+        end
+        local server = net.serve(0, function() return `{stdio.readLine()}` end)
+        print(server.port)
+    "#,
+    );
+    let before = served.turns();
+    for _ in 0..REQUESTS {
+        assert_eq!(Measured::get(served.port, "/").1, "nil");
+    }
+    let turns = served.turns() - before;
+    // A connection with its request comes, waits for a line and goes in a few turns. A loop that turns for nothing
+    // does so a hundred times meanwhile.
+    assert!(turns <= f64::from(10 * REQUESTS), "{turns} turns");
+    served.end();
+}
 
 #[test]
 fn figures_count_what_has_happened() {

@@ -185,14 +185,44 @@ pub(crate) fn bad_argument(stack: &Stack<'_>, function: &str, n: i32, must: &str
     ))
 }
 
-/// What to say of a name that is not one of `known`: the nearest of them, or all if they are few.
+/// What to say of a name that is not one of `known`: the nearest of them, those that share a word with
+/// it, or all if they are few.
 pub(crate) fn advice(name: &str, known: &[&str]) -> String {
-    match nearest(name, known) {
-        Some(near) if near != name => format!(" (did you mean '{near}'?)"),
-        None if known.len() <= LISTED_MAX => format!(" (there are {})", known.join(", ")),
+    if let Some(near) = nearest(name, known) {
+        return match near == name {
+            true => String::new(),
+            false => format!(" (did you mean '{near}'?)"),
+        };
+    }
+    let alike: Vec<_> = known
+        .iter()
+        .filter(|candidate| shares_word(name, candidate))
+        .map(|candidate| format!("'{candidate}'"))
+        .collect();
+    match alike.len() {
+        1..=ALIKE_MAX => format!(" (did you mean {}?)", alike.join(" or ")),
+        _ if known.len() <= LISTED_MAX => format!(" (there are {})", known.join(", ")),
         _ => String::new(),
     }
 }
+
+/// Whether a word of `name`, as capitals and underscores divide it, is in `candidate`: `maxBody` and
+/// `bodyBytes`. Words of three letters are in everything.
+fn shares_word(name: &str, candidate: &str) -> bool {
+    let candidate = candidate.to_ascii_lowercase();
+    let mut start = 0;
+    let ends = name.char_indices().skip(1);
+    let ends = ends.filter(|(_, c)| c.is_ascii_uppercase() || *c == '_');
+    ends.map(|(at, _)| at).chain([name.len()]).any(|end| {
+        let word = name.get(start..end).unwrap_or_default();
+        start = end;
+        let word = word.trim_matches('_').to_ascii_lowercase();
+        word.len() >= 4 && candidate.contains(&word)
+    })
+}
+
+/// As many names as are alike without being nearer one than another.
+const ALIKE_MAX: usize = 3;
 
 /// As many names as one reads in a message.
 const LISTED_MAX: usize = 8;
@@ -250,7 +280,7 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::{advice, nearest};
 
     #[test]
     fn a_mistyped_name_is_recognised_and_a_different_one_is_not() {
@@ -268,5 +298,33 @@ mod tests {
         ] {
             assert_eq!(nearest(typed, &known), meant, "{typed}");
         }
+    }
+
+    #[test]
+    fn a_name_of_which_one_word_is_right_is_told_the_names_that_have_it() {
+        let known = [
+            "bodyBytes",
+            "bodyTimeout",
+            "headBytes",
+            "headTimeout",
+            "a",
+            "b",
+            "c",
+            "d",
+            "e",
+        ];
+        for (typed, told) in [
+            ("maxBody", " (did you mean 'bodyBytes' or 'bodyTimeout'?)"),
+            ("max_head", " (did you mean 'headBytes' or 'headTimeout'?)"),
+            ("headBites", " (did you mean 'headBytes'?)"),
+            ("somethingElse", ""),
+            ("maxAll", ""),
+        ] {
+            assert_eq!(advice(typed, &known), told, "{typed}");
+        }
+        assert_eq!(
+            advice("handler", &["port", "request"]),
+            " (there are port, request)"
+        );
     }
 }

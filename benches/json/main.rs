@@ -6,8 +6,9 @@
 //!
 //! Both ways into Luau run in one VM, called from the same loop of the same script (`script.luau`),
 //! turn and turn about, so that collector, allocator and processor treat them alike. CPU time of the
-//! thread is counted, the engine's too; ratios are taken within each round, and their median is shown beside the
-//! least time. serde_json decodes to its own `Value`, which is no Luau value: a mark of what the text alone costs.
+//! thread is counted; ratios are taken within each round, and their median is shown beside the least
+//! time. The engine counts by the wall, as its CPU time is too coarse: its ratio is that of the least times. serde_json
+//! decodes to its own `Value`, which is no Luau value: a mark of what the text alone costs.
 //!
 //! - `documents.rs`  the texts, from 100 B to 1 MB
 //! - `peers.rs`      mlua with serde, serde_json, and the engine as a child process

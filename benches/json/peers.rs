@@ -18,21 +18,18 @@ use std::rc::Rc;
 const ENGINE: &str = r"
 const lines = require('readline').createInterface({ input: process.stdin });
 let text = '', value = null, kept = null;
-const now = () => {
-    const used = process.threadCpuUsage ? process.threadCpuUsage() : process.cpuUsage();
-    return used.user + used.system;
-};
+const now = () => Number(process.hrtime.bigint());
 lines.on('line', (line) => {
     if (line.startsWith('=')) { text = line.slice(1); value = JSON.parse(text); console.log(0); return; }
     const [what, count] = line.split(' ');
     const start = now();
     if (what === 'decode') for (let i = 0; i < +count; i++) kept = JSON.parse(text);
     else for (let i = 0; i < +count; i++) kept = JSON.stringify(value);
-    console.log((now() - start) * 1000 / +count);
+    console.log((now() - start) / +count);
 });
 ";
 
-/// Bun or Node, which waits for work and counts its thread's CPU time in microseconds: a round must be long.
+/// Bun or Node, which waits for work.
 struct Engine {
     child: Child,
     input: ChildStdin,

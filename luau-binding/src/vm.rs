@@ -579,8 +579,8 @@ impl<'w> Stack<'w> {
     }
 
     /// Whether room for `count` more values can be had.
-    pub(crate) fn reserve(&mut self, count: i32) -> bool {
-        // SAFETY: only grows the stack.
+    pub(crate) fn reserve(&self, count: i32) -> bool {
+        // SAFETY: only grows the stack, and what is borrowed from it are no slots.
         unsafe { ffi::lua_checkstack(self.raw(), count.clamp(0, 1 << 16)) != 0 }
     }
 

@@ -17,6 +17,8 @@ fn script(name: &str) -> (String, Vec<u8>) {
 fn collecting() -> Runtime {
     let options = Options {
         env: vec![("PATH".to_owned(), "x".to_owned())],
+        // However slow the machine is.
+        budget: None,
         ..Options::default()
     };
     let runtime = Runtime::new(&options).expect("a VM");
@@ -105,6 +107,7 @@ fn sweep(name: &str, bytes: usize, runs: usize) -> Vec<End> {
         .map(|limit| {
             let options = Options {
                 memory_bytes_max: limit,
+                budget: None,
                 ..Options::default()
             };
             let mut runtime = Runtime::new(&options).expect("a VM");

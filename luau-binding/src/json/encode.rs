@@ -16,9 +16,14 @@
 //!
 //! Not here: the options of a script (`face.rs`).
 
-use super::{BYTES, DEPTH, Json, SCRATCH_BYTES_KEPT};
+use super::{BYTES, DEPTH, Json};
 use crate::vm::Stack;
 use crate::vm::tape::Peek;
+use crate::vm::walk::Entry;
+
+/// The buffer for a text is given back if it grew above this. It grows by doubling, so one of half
+/// the size is always kept.
+const OUTPUT_BYTES_KEPT: usize = 2 * 1024 * 1024;
 
 /// How values are written.
 #[derive(Clone, Copy, Debug)]
@@ -70,12 +75,12 @@ pub(crate) fn encode<'j>(
     index: i32,
     spelling: Spelling,
 ) -> Result<&'j [u8], String> {
-    if json.output.capacity() > SCRATCH_BYTES_KEPT {
+    if json.output.capacity() > OUTPUT_BYTES_KEPT {
         json.output = Vec::new();
     }
     json.output.clear();
-    let bottom = stack.len();
     let marks = json.marks.as_ref();
+    let stack = &*stack;
     let mut encoder = Encoder {
         array_mark: marks.map_or(std::ptr::null(), |marks| marks.array_address),
         object_mark: marks.map_or(std::ptr::null(), |marks| marks.object_address),
@@ -84,7 +89,6 @@ pub(crate) fn encode<'j>(
         spelling,
     };
     let encoded = encoder.value(index, 0).and_then(|()| encoder.check_bytes());
-    stack.pop(stack.len() - bottom);
     encoded.map_err(|unfit| unfit.explain())?;
     Ok(&json.output)
 }
@@ -122,16 +126,33 @@ impl Unfit {
 const MIXED: &str = "a table with both elements and named fields (the option keys = \"text\" writes both as fields)";
 const HOLES: &str = "an array with holes (use net.null for null, or the option sparse = \"null\")";
 
+/// What a table has been written as so far.
+#[derive(Clone, Copy)]
+enum Written {
+    Nothing,
+    Array,
+    Object,
+}
+
+/// Why a table is not written in one pass.
+enum Leave {
+    Unfit(Unfit),
+    /// Its fields come in the order of their names.
+    Sorted,
+    /// Its entries are no array in order.
+    Scattered,
+}
+
 struct Encoder<'e, 's> {
     out: &'e mut Vec<u8>,
-    stack: &'e mut Stack<'s>,
+    stack: &'e Stack<'s>,
     spelling: Spelling,
     array_mark: *const std::ffi::c_void,
     object_mark: *const std::ffi::c_void,
 }
 
 impl Encoder<'_, '_> {
-    /// Writes the value at `index`; leaves the stack as it was unless it fails.
+    /// Writes the value at `index`.
     fn value(&mut self, index: i32, depth: u32) -> Result<(), Unfit> {
         match self.stack.peek(index) {
             Peek::String(bytes) => return string(self.out, bytes),
@@ -200,97 +221,117 @@ impl Encoder<'_, '_> {
 
     /// Writes a table in one pass, as what its first key makes it.
     fn table(&mut self, index: i32, depth: u32) -> Result<(), Unfit> {
-        if depth >= self.spelling.depth_max || !self.stack.reserve(16) {
+        if depth >= self.spelling.depth_max || !self.stack.reserve(32) {
             return Err(Unfit::new(format!(
                 "tables nested deeper than {} levels (or inside themselves)",
                 self.spelling.depth_max
             )));
         }
         self.check_bytes()?;
-        let key = self.stack.len() + 1;
-        let Some(cursor) = self.stack.next_entry(index, 0) else {
-            let mark = self.stack.metatable_address(index);
-            let is_object = match mark.is_null() {
-                true => self.spelling.empty_is_object,
-                false if mark == self.object_mark => true,
-                false => mark != self.array_mark && self.spelling.empty_is_object,
-            };
-            self.out
-                .extend_from_slice(if is_object { b"{}" } else { b"[]" });
-            return Ok(());
-        };
-        match self.stack.peek(key) {
-            Peek::Number(_) => self.array(index, cursor, depth),
-            Peek::String(_) if self.spelling.is_sorted => {
-                self.stack.pop(2);
-                self.sorted_object(index, depth)
+        let (stack, start) = (self.stack, self.out.len());
+        let (mut written, mut n) = (Written::Nothing, 0_u32);
+        let walked = stack.each_entry(index, depth, |entry| {
+            if n == 0 {
+                written = self.begin(&entry)?;
+            } else {
+                self.out.push(b',');
             }
-            Peek::String(_) => self.object(index, cursor, depth),
-            _ => Err(self.unfit_key(key)),
+            n += 1;
+            match written {
+                Written::Object => self.entry(&entry, depth).map_err(Leave::Unfit),
+                _ if matches!(entry.key, Peek::Number(found) if found == f64::from(n)) => {
+                    self.element(entry.value, n, depth).map_err(Leave::Unfit)
+                }
+                _ => Err(Leave::Scattered),
+            }
+        });
+        match walked {
+            Ok(()) => {}
+            Err(Leave::Unfit(unfit)) => return Err(unfit),
+            Err(Leave::Sorted) => return self.sorted_object(index, depth),
+            Err(Leave::Scattered) => {
+                self.out.truncate(start);
+                return self.scattered(index, depth);
+            }
+        }
+        match written {
+            Written::Nothing => self.empty(index),
+            Written::Array => self.end(b']', depth),
+            Written::Object => self.end(b'}', depth),
+        }
+        Ok(())
+    }
+
+    /// What the first entry of a table makes it, and the bracket that this begins with.
+    fn begin(&mut self, first: &Entry<'_>) -> Result<Written, Leave> {
+        match first.key {
+            Peek::Number(_) => {
+                self.out.push(b'[');
+                Ok(Written::Array)
+            }
+            Peek::String(_) if self.spelling.is_sorted => Err(Leave::Sorted),
+            Peek::String(_) => {
+                self.out.push(b'{');
+                Ok(Written::Object)
+            }
+            _ => Err(Leave::Unfit(self.unfit_key(first))),
         }
     }
 
-    fn unfit_key(&self, key: i32) -> Unfit {
-        let name = self.stack.type_name(key);
+    fn end(&mut self, bracket: u8, depth: u32) {
+        self.line(depth);
+        self.out.push(bracket);
+    }
+
+    /// Writes an empty table.
+    fn empty(&mut self, index: i32) {
+        let mark = self.stack.metatable_address(index);
+        let is_object = match mark.is_null() {
+            true => self.spelling.empty_is_object,
+            false if mark == self.object_mark => true,
+            false => mark != self.array_mark && self.spelling.empty_is_object,
+        };
+        self.out
+            .extend_from_slice(if is_object { b"{}" } else { b"[]" });
+    }
+
+    fn unfit_key(&self, entry: &Entry<'_>) -> Unfit {
+        // The key lies below its value.
+        let name = self.stack.type_name(entry.value - 1);
         Unfit::new(format!("a table with a key of type {name}"))
     }
 
-    /// Writes an array whose first entry has been pushed. Elements of the array part come in
-    /// order; if they lie elsewhere, they are fetched by number.
-    fn array(&mut self, index: i32, first: i32, depth: u32) -> Result<(), Unfit> {
-        let key = self.stack.len() - 1;
-        let (start, mut cursor, mut n) = (self.out.len(), first, 0_u32);
-        self.out.push(b'[');
-        loop {
-            let is_next =
-                matches!(self.stack.peek(key), Peek::Number(found) if found == f64::from(n + 1));
-            if !is_next {
-                self.out.truncate(start);
-                self.stack.pop(2);
-                return self.scattered(index, depth);
-            }
-            n += 1;
-            if n > 1 {
-                self.out.push(b',');
-            }
-            self.line(depth + 1);
-            self.value(key + 1, depth + 1)
-                .map_err(|unfit| unfit.inside(|| format!("[{n}]")))?;
-            self.stack.pop(2);
-            match self.stack.next_entry(index, cursor) {
-                Some(next) => cursor = next,
-                None => break,
-            }
-        }
-        self.line(depth);
-        self.out.push(b']');
-        Ok(())
+    /// Writes element `n`, which lies at `index`.
+    fn element(&mut self, index: i32, n: u32, depth: u32) -> Result<(), Unfit> {
+        self.line(depth + 1);
+        self.value(index, depth + 1)
+            .map_err(|unfit| unfit.inside(|| format!("[{n}]")))
     }
 
     /// Writes a table whose entries are no array in order: one out of order, one with holes, or,
     /// where number keys may be text, an object.
     fn scattered(&mut self, index: i32, depth: u32) -> Result<(), Unfit> {
-        let (mut cursor, mut count, mut last) = (0, 0_u32, 0_u32);
+        let (mut count, mut last) = (0_u32, 0_i32);
         let mut misfit = None;
-        while let Some(next) = self.stack.next_entry(index, cursor) {
-            let key = self.stack.len() - 1;
-            match self.stack.peek(key) {
+        let stack = self.stack;
+        stack.each_entry(index, depth, |entry| {
+            match entry.key {
                 Peek::Number(n) if n >= 1.0 && n <= f64::from(i32::MAX) && n.fract() == 0.0 => {
                     #[expect(clippy::cast_possible_truncation, reason = "checked to fit")]
-                    let n = n as u32;
+                    let n = n as i32;
                     last = last.max(n);
                 }
                 Peek::Number(_) => misfit = misfit.or(Some(HOLES)),
                 Peek::String(_) => misfit = Some(MIXED),
-                _ => return Err(self.unfit_key(key)),
+                _ => return Err(self.unfit_key(&entry)),
             }
-            self.stack.pop(2);
-            (cursor, count) = (next, count + 1);
-        }
-        let has_holes = last != count;
+            count += 1;
+            Ok(())
+        })?;
+        let has_holes = last.unsigned_abs() != count;
         if misfit.is_none() && has_holes && self.spelling.fills_holes {
             // A key that a peer has chosen must not make a text of gigabytes.
-            if last > count.saturating_mul(10) {
+            if last.unsigned_abs() > count.saturating_mul(10) {
                 return Err(Unfit::new(
                     "an array with more than ten holes for each element",
                 ));
@@ -305,21 +346,16 @@ impl Encoder<'_, '_> {
     }
 
     /// Writes elements 1 to `last`, holes as `null`.
-    fn numbered(&mut self, index: i32, last: u32, depth: u32) -> Result<(), Unfit> {
+    fn numbered(&mut self, index: i32, last: i32, depth: u32) -> Result<(), Unfit> {
+        let stack = self.stack;
         self.out.push(b'[');
         for n in 1..=last {
             if n > 1 {
                 self.out.push(b',');
             }
-            self.line(depth + 1);
-            self.stack.push_element(index, n as usize);
-            let top = self.stack.len();
-            self.value(top, depth + 1)
-                .map_err(|unfit| unfit.inside(|| format!("[{n}]")))?;
-            self.stack.pop(1);
+            stack.with_element(index, n, |at| self.element(at, n.unsigned_abs(), depth))?;
         }
-        self.line(depth);
-        self.out.push(b']');
+        self.end(b']', depth);
         Ok(())
     }
 
@@ -328,35 +364,22 @@ impl Encoder<'_, '_> {
         if self.spelling.is_sorted {
             return self.sorted_object(index, depth);
         }
-        match self.stack.next_entry(index, 0) {
-            Some(first) => self.object(index, first, depth),
-            None => Ok(()),
-        }
-    }
-
-    /// Writes an object whose first entry has been pushed.
-    fn object(&mut self, index: i32, first: i32, depth: u32) -> Result<(), Unfit> {
-        let key = self.stack.len() - 1;
-        let mut cursor = first;
+        let (stack, mut is_first) = (self.stack, true);
         self.out.push(b'{');
-        loop {
-            self.line(depth + 1);
-            self.entry(key, depth)?;
-            self.stack.pop(2);
-            match self.stack.next_entry(index, cursor) {
-                Some(next) => cursor = next,
-                None => break,
+        stack.each_entry(index, depth, |entry| {
+            if !std::mem::take(&mut is_first) {
+                self.out.push(b',');
             }
-            self.out.push(b',');
-        }
-        self.line(depth);
-        self.out.push(b'}');
+            self.entry(&entry, depth)
+        })?;
+        self.end(b'}', depth);
         Ok(())
     }
 
-    /// Writes `"key":value` of the two values from `key` on.
-    fn entry(&mut self, key: i32, depth: u32) -> Result<(), Unfit> {
-        match self.stack.peek(key) {
+    /// Writes `"key":value`.
+    fn entry(&mut self, entry: &Entry<'_>, depth: u32) -> Result<(), Unfit> {
+        self.line(depth + 1);
+        match entry.key {
             Peek::String(name) => string(self.out, name)?,
             Peek::Number(number) if self.spelling.keys_as_text => {
                 self.out.push(b'"');
@@ -364,15 +387,17 @@ impl Encoder<'_, '_> {
                 self.out.push(b'"');
             }
             Peek::Number(_) => return Err(Unfit::new(MIXED)),
-            _ => return Err(self.unfit_key(key)),
+            _ => return Err(self.unfit_key(entry)),
         }
         self.out.push(b':');
         if self.spelling.is_pretty {
             self.out.push(b' ');
         }
-        self.value(key + 1, depth + 1).map_err(|unfit| {
-            let name = self.stack.string(key).unwrap_or_default();
-            let name = String::from_utf8_lossy(name).into_owned();
+        self.value(entry.value, depth + 1).map_err(|unfit| {
+            let name = match entry.key {
+                Peek::String(name) => String::from_utf8_lossy(name),
+                _ => "".into(),
+            };
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
             unfit.inside(|| match name.bytes().all(is_plain) {
                 true => format!(".{name}"),
@@ -383,33 +408,26 @@ impl Encoder<'_, '_> {
 
     /// Writes an object with its fields in the order of their names.
     fn sorted_object(&mut self, index: i32, depth: u32) -> Result<(), Unfit> {
-        let (mut cursor, mut names) = (0, Vec::new());
-        while let Some(next) = self.stack.next_entry(index, cursor) {
-            let key = self.stack.len() - 1;
-            let name = match self.stack.peek(key) {
+        let (stack, mut names) = (self.stack, Vec::new());
+        stack.each_entry(index, depth, |entry| {
+            let name = match entry.key {
                 Peek::String(name) => name.to_vec(),
                 Peek::Number(number) => number.to_string().into_bytes(),
-                _ => return Err(self.unfit_key(key)),
+                _ => return Err(self.unfit_key(&entry)),
             };
-            // The cursor before an entry leads to it again.
-            names.push((name, cursor));
-            self.stack.pop(2);
-            cursor = next;
-        }
+            names.push((name, entry.cursor));
+            Ok(())
+        })?;
         names.sort_unstable();
         self.out.push(b'{');
         for (position, (_, cursor)) in names.iter().enumerate() {
             if position > 0 {
                 self.out.push(b',');
             }
-            self.line(depth + 1);
-            if self.stack.next_entry(index, *cursor).is_some() {
-                self.entry(self.stack.len() - 1, depth)?;
-                self.stack.pop(2);
-            }
+            let written = stack.with_entry(index, *cursor, |entry| self.entry(&entry, depth));
+            written.unwrap_or(Ok(()))?;
         }
-        self.line(depth);
-        self.out.push(b'}');
+        self.end(b'}', depth);
         Ok(())
     }
 
@@ -455,17 +473,28 @@ fn is_plain(bytes: &[u8]) -> bool {
             | word)
             & HIGHS
     };
-    let (words, rest) = bytes.as_chunks::<8>();
+    let (words, _) = bytes.as_chunks::<8>();
     if words.iter().any(|word| odd(u64::from_le_bytes(*word)) != 0) {
         return false;
     }
-    match bytes.last_chunk::<8>() {
-        // The last eight overlap what has been seen, which is faster than byte by byte.
-        Some(last) => odd(u64::from_le_bytes(*last)) == 0,
-        None => rest
-            .iter()
-            .all(|byte| (0x20..0x80).contains(byte) && *byte != b'"' && *byte != b'\\'),
-    }
+    // The last eight overlap what has been seen, which is faster than byte by byte. Shorter texts are
+    // read as their first and last bytes, which meet or overlap, beside blanks.
+    const BLANKS: u64 = ONES * 0x20;
+    let last = match bytes {
+        [.., a, b, c, d, e, f, g, h] => u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]),
+        [a, b, c, d, ..] => {
+            let first = u32::from_le_bytes([*a, *b, *c, *d]);
+            let last = bytes
+                .last_chunk()
+                .map_or(0x2020_2020, |last| u32::from_le_bytes(*last));
+            u64::from(first) | u64::from(last) << 32
+        }
+        [a, b, c] => u64::from_le_bytes([*a, *b, *c, 32, 32, 32, 32, 32]),
+        [a, b] => u64::from_le_bytes([*a, *b, 32, 32, 32, 32, 32, 32]),
+        [a] => u64::from_le_bytes([*a, 32, 32, 32, 32, 32, 32, 32]),
+        [] => BLANKS,
+    };
+    odd(last) == 0
 }
 
 fn escape(out: &mut Vec<u8>, bytes: &[u8]) {

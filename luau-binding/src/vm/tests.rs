@@ -444,6 +444,17 @@ fn operations_that_change_what_is_there_allocate_nothing() {
             });
             assert_eq!((ended, fields), (true, 1));
             pushes(stack, 0);
+            let mut entries = 0;
+            let walked = stack.each_entry(1, 0, |entry| {
+                let within = stack.with_element(1, 1, |at| stack.number(at));
+                assert_eq!(within, Some(1.0));
+                let again = stack.with_entry(1, entry.cursor, |again| stack.kind(again.value));
+                assert_eq!(again, Some(stack.kind(entry.value)));
+                entries += 1;
+                if entries == 2 { Err(()) } else { Ok(()) }
+            });
+            assert_eq!((walked, entries), (Err(()), 2));
+            pushes(stack, 0);
             let mut cursor = 0;
             while let Some(next) = stack.next_entry(1, cursor) {
                 stack.pop(2);

@@ -11,6 +11,7 @@
 //! Not here: what keys mean (`net/`).
 
 use super::atom::Atom;
+use super::tape::Peek;
 use super::{Kind, Stack, ffi};
 use std::ffi::c_int;
 
@@ -78,6 +79,114 @@ impl Stack<'_> {
         // SAFETY: as above.
         unsafe { ffi::lua_settop(state, base) };
         ended
+    }
+}
+
+/// An entry met on a walk from one entry to the next.
+pub(crate) struct Entry<'s> {
+    pub(crate) key: Peek<'s>,
+    /// Where the value lies until the walk goes on.
+    pub(crate) value: i32,
+    /// What leads to this entry again, by [`Stack::with_entry`].
+    pub(crate) cursor: i32,
+}
+
+/// Walks within walks that may each leave [`HEAP_MAX`] values on the stack: it holds some thousands.
+const DEEP: u32 = 64;
+
+impl Stack<'_> {
+    /// Calls `each` with every entry of the table at `index`, which is the `depth`-th walk within walks, until it
+    /// fails. Nothing happens if it is no table. Uses [`HEAP_MAX`] slots, and 2 when deep.
+    ///
+    /// # Errors
+    /// What `each` fails with.
+    pub(crate) fn each_entry<'s, E>(
+        &'s self,
+        index: i32,
+        depth: u32,
+        mut each: impl FnMut(Entry<'s>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.kind(index) != Kind::Table {
+            return Ok(());
+        }
+        let (state, base) = (self.raw(), self.len());
+        let heap = if depth < DEEP { HEAP_MAX } else { 2 };
+        let (mut top, mut cursor) = (base, 0);
+        let ended = loop {
+            let before = cursor;
+            // SAFETY: as in `walk`.
+            cursor = unsafe { ffi::lua_rawiter(state, index, cursor) };
+            if cursor < 0 {
+                break Ok(());
+            }
+            let entry = Entry {
+                key: self.peek_key(top + 1),
+                value: top + 2,
+                cursor: before,
+            };
+            if let Err(error) = each(entry) {
+                break Err(error);
+            }
+            top += 2;
+            if top - base >= heap {
+                // SAFETY: this is the height that the walk began with.
+                unsafe { ffi::lua_settop(state, base) };
+                top = base;
+            }
+        };
+        // SAFETY: as above.
+        unsafe { ffi::lua_settop(state, base) };
+        ended
+    }
+
+    /// Calls `with` with the entry of the table at `index` that comes behind `cursor`; `None` if there is none.
+    pub(crate) fn with_entry<'s, R>(
+        &'s self,
+        index: i32,
+        cursor: i32,
+        with: impl FnOnce(Entry<'s>) -> R,
+    ) -> Option<R> {
+        if self.kind(index) != Kind::Table || cursor < 0 {
+            return None;
+        }
+        let (state, base) = (self.raw(), self.len());
+        // SAFETY: as in `walk`.
+        if unsafe { ffi::lua_rawiter(state, index, cursor) } < 0 {
+            return None;
+        }
+        let result = with(Entry {
+            key: self.peek_key(base + 1),
+            value: base + 2,
+            cursor,
+        });
+        // SAFETY: this is the height from before.
+        unsafe { ffi::lua_settop(state, base) };
+        Some(result)
+    }
+
+    /// Calls `with` with where `table[n]`, raw, lies meanwhile; nil if the value at `table` is no table.
+    pub(crate) fn with_element<R>(&self, table: i32, n: i32, with: impl FnOnce(i32) -> R) -> R {
+        let (state, base) = (self.raw(), self.len());
+        // SAFETY: the index is a table; a push grows the stack by itself.
+        unsafe {
+            if self.kind(table) == Kind::Table {
+                ffi::lua_rawgeti_(state, table, n);
+            } else {
+                ffi::lua_pushnil(state);
+            }
+        }
+        let result = with(base + 1);
+        // SAFETY: this is the height from before.
+        unsafe { ffi::lua_settop(state, base) };
+        result
+    }
+
+    /// The value at `index` as [`peek`](Self::peek) tells it, by the shortest way for a string.
+    fn peek_key(&self, index: i32) -> Peek<'_> {
+        match self.string(index) {
+            Some(name) => Peek::String(name),
+            None => self.peek(index),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Publishing over real sockets, driven turn by turn: who gets what, and what becomes of those who
 //! do not read.
 
+use crate::sim::{Call, Script, SimNet, SimOptions, Step};
 use hukilau_core::Reactor;
 use hukilau_core::conn::{Backpressure, Misuse, Overflow, Publication, WsSettings};
 use hukilau_core::limits::Limits;
@@ -280,4 +281,72 @@ fn who_reads_late_gets_the_latest_of_each_topic() {
         server.turn(Some(Duration::ZERO));
     }
     assert!(count < 1_500, "some were replaced: {count} came");
+}
+
+/// Whatever is sent between two turns, by publishing or one by one, is one write for each socket.
+#[test]
+fn what_is_sent_in_a_tick_leaves_in_one_write_per_socket() {
+    const SOCKETS: usize = 20;
+    let net = SimNet::<true>::new(7, SimOptions::calm());
+    let mut reactor = hukilau_core::reactor::Reactor::new(net.clone(), Limits::default())
+        .expect("the defaults agree");
+    let place = Endpoint::Ip(SocketAddr::from(([127, 0, 0, 1], 80)));
+    let config = ServerConfig {
+        websocket: true,
+        ..ServerConfig::default()
+    };
+    reactor
+        .listen(&place, config)
+        .expect("nobody listens there yet");
+    for _ in 0..SOCKETS {
+        let steps = [Step::Send(UPGRADE.to_vec()), Step::AwaitBytes(1_000_000)];
+        net.dial_in(&place, Duration::ZERO, Script::new(steps));
+    }
+    let settings = Rc::new(WsSettings::new(Role::Server, reactor.limits()));
+    let (mut inbox, mut open) = (Inbox::new(), Vec::new());
+    while open.len() < SOCKETS {
+        reactor.turn(&mut inbox, None).expect("there is more to do");
+        for completion in inbox.completions() {
+            match completion.what {
+                What::Request { exchange, .. } => {
+                    let accept = Accept {
+                        protocol: None,
+                        fields: &[],
+                        settings: Rc::clone(&settings),
+                    };
+                    let accepted = reactor.accept_websocket(completion.conn, exchange, &accept);
+                    assert_eq!(accepted, Ok(()));
+                }
+                What::Open => {
+                    assert_eq!(reactor.subscribe(completion.conn, b"tick"), Ok(true));
+                    open.push(completion.conn);
+                }
+                _ => {}
+            }
+        }
+    }
+    let soon = |reactor: &hukilau_core::reactor::Reactor<SimNet<true>>| {
+        Some(reactor.now() + Duration::from_millis(1))
+    };
+    for _ in 0..3 {
+        let wake_at = soon(&reactor);
+        reactor.turn(&mut inbox, wake_at).expect("the poll works");
+    }
+    for _tick in 0..3 {
+        let before = net.calls(Call::Write);
+        for n in 0..16_u8 {
+            let publication = Publication::new(MessageKind::Binary, &[n; 40]).expect("any bytes");
+            let count = reactor.publish(b"tick", &Arc::new(publication), None);
+            assert_eq!(count, SOCKETS);
+            for key in &open {
+                reactor
+                    .send(*key, MessageKind::Text, b"to one")
+                    .expect("it is open");
+            }
+        }
+        assert_eq!(net.calls(Call::Write), before, "nothing leaves by itself");
+        let wake_at = soon(&reactor);
+        reactor.turn(&mut inbox, wake_at).expect("the poll works");
+        assert_eq!(net.calls(Call::Write) - before, SOCKETS as u64);
+    }
 }

@@ -40,7 +40,7 @@ for _, path in { "leave", "truncate", "reset", "reset-head", "short", "reset-bod
 end
 for _, path in { "silence", "silence-head", "silence-body" } do
     -- The last one is over when the head has come, however busy the machine.
-    local timeout = if path == "silence-body" then 2 else 0.4
+    local timeout = if path == "silence-body" then 6 else 0.4
     table.insert(faults, { url = `https://localhost:SECURE/{path}`, tls = { ca = [[CERT]] }, stream = true, timeout = timeout, reads = true })
 end
 local threads = setmetatable({}, { __mode = "k" })

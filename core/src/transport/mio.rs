@@ -501,8 +501,15 @@ fn set_option(socket: &SockRef<'_>, option: SocketOption) -> io::Result<()> {
     match option {
         SocketOption::KeepAlive(on) => socket.set_keepalive(on),
         SocketOption::KeepAliveIdle(time) => keep(TcpKeepalive::new().with_time(time)),
+        #[cfg(not(target_os = "openbsd"))]
         SocketOption::KeepAliveInterval(time) => keep(TcpKeepalive::new().with_interval(time)),
+        #[cfg(not(target_os = "openbsd"))]
         SocketOption::KeepAliveCount(count) => keep(TcpKeepalive::new().with_retries(count)),
+        // There these are settings of the system, for all sockets.
+        #[cfg(target_os = "openbsd")]
+        SocketOption::KeepAliveInterval(_) | SocketOption::KeepAliveCount(_) => {
+            Err(ErrorKind::Unsupported.into())
+        }
         SocketOption::SendBuffer(bytes) => socket.set_send_buffer_size(bytes as usize),
         SocketOption::ReceiveBuffer(bytes) => socket.set_recv_buffer_size(bytes as usize),
         SocketOption::Broadcast(on) => socket.set_broadcast(on),

@@ -248,16 +248,14 @@ fn line_wants(have: &[u8]) -> usize {
 
 /// What a line of version 1 says, without its end. §2.1.
 fn parse_line(line: &[u8]) -> Option<Announcement> {
-    let line = core::str::from_utf8(line).ok();
-    let known = line.and_then(|line| {
-        let v4 = line.strip_prefix("PROXY TCP4 ").map(|rest| (rest, true));
-        v4.or_else(|| line.strip_prefix("PROXY TCP6 ").map(|rest| (rest, false)))
-    });
-    let Some((rest, is_v4)) = known else {
-        // Otherwise it would have been refused before: UNKNOWN.
-        let is_known = line.is_none_or(|line| !line.starts_with("PROXY UNKNOWN"));
-        return (!is_known).then_some(Announcement::Unknown);
-    };
+    // Whatever stands behind that word, in whatever encoding.
+    if line == b"PROXY UNKNOWN" || line.starts_with(b"PROXY UNKNOWN ") {
+        return Some(Announcement::Unknown);
+    }
+    let line = core::str::from_utf8(line).ok()?;
+    let v4 = line.strip_prefix("PROXY TCP4 ").map(|rest| (rest, true));
+    let v6 = || line.strip_prefix("PROXY TCP6 ").map(|rest| (rest, false));
+    let (rest, is_v4) = v4.or_else(v6)?;
     let mut fields = rest.split(' ');
     let address = |text: &str| match is_v4 {
         true => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),

@@ -94,6 +94,9 @@ fn a_line_of_version_1_names_the_client_and_takes_no_byte_behind_it() {
         assert_eq!(outcome, Ok(Some(said)), "{line}");
         assert_eq!(taken, header.len(), "{line}");
     }
+    let no_text = b"PROXY UNKNOWN \xff\0\xc3(\r\n";
+    let unknown = Ok(Some(Announcement::Unknown));
+    assert_eq!(at_every_split(no_text), (unknown, no_text.len()));
 }
 
 #[test]

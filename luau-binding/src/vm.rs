@@ -341,9 +341,11 @@ impl<'w> Stack<'w> {
 
     /// The string at `index` with its atom, 0 or less for none.
     pub(crate) fn atom(&self, index: i32) -> Option<atom::Atom> {
-        let index = self.present(index)?;
+        if !(1..=INDEX_MAX).contains(&index) {
+            return None;
+        }
         let mut atom = -1;
-        // SAFETY: the index is present; a value that is no string gives a null pointer.
+        // SAFETY: a value that is no string, or is above the top, gives a null pointer.
         let start = unsafe {
             ffi::lua_tolstringatom(self.raw(), index, std::ptr::null_mut(), &raw mut atom)
         };

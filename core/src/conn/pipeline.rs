@@ -250,12 +250,8 @@ impl Pipeline {
 
     /// Bytes of answers that wait for their turn.
     pub(super) fn held_bytes(&self) -> usize {
-        self.held
-            .iter()
-            .flat_map(|held| held.iter())
-            .flatten()
-            .map(|held| held.out.len())
-            .sum()
+        let Some(held) = &self.held else { return 0 };
+        held.iter().flatten().map(|held| held.out.len()).sum()
     }
 }
 

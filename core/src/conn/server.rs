@@ -122,6 +122,9 @@ pub struct ServerConn {
     is_draining: bool,
 }
 
+/// The largest of the drivers, whose room every connection has.
+const _: () = assert!(size_of::<ServerConn>() <= 128);
+
 impl ServerConn {
     /// A fresh connection.
     pub fn new(settings: Rc<ServerSettings>, now: Instant) -> Self {

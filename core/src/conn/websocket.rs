@@ -90,7 +90,7 @@ pub struct WsConn {
     peer_close: Option<u16>,
 }
 
-const _: () = assert!(size_of::<WsConn>() <= 120);
+const _: () = assert!(size_of::<WsConn>() <= 88);
 
 /// What a control frame tells the application; its bytes are where the frame's are.
 enum Fact {

@@ -434,7 +434,9 @@ impl<N: Net> Reactor<N> {
         write(server, &mut connection.out, now)?;
         connection.switch(now);
         let pressure = connection.pressure(Some(exchange));
-        self.touch(conn);
+        if !core::mem::replace(&mut connection.dirty, true) {
+            self.dirty.push(conn);
+        }
         Ok(pressure)
     }
 
@@ -443,10 +445,13 @@ impl<N: Net> Reactor<N> {
         &mut self,
         conn: ConnKey,
     ) -> Result<&mut Connection<N::Socket>, Misuse> {
-        if self.dials.contains_key(&conn) {
-            return Err(Misuse::NotConnected);
-        }
-        let connection = self.conns.get_mut(conn).ok_or(Misuse::Gone)?;
+        let Some(connection) = self.conns.get_mut(conn) else {
+            return Err(if self.dials.contains_key(&conn) {
+                Misuse::NotConnected
+            } else {
+                Misuse::Gone
+            });
+        };
         if connection.phase == Phase::Open && !connection.is_cut() {
             Ok(connection)
         } else {
@@ -459,9 +464,11 @@ impl<N: Net> Reactor<N> {
         &mut self,
         conn: ConnKey,
     ) -> Result<&mut Connection<N::Socket>, Misuse> {
-        let connection = self.open_conn(conn)?;
-        if connection.waiting_bytes() > connection.limits.out_bytes_max as usize {
-            connection.cut(Cause::TooSlow);
+        let is_full = self.conns.get(conn).is_some_and(|connection| {
+            connection.waiting_bytes() > connection.limits.out_bytes_max as usize
+        });
+        if is_full {
+            self.open_conn(conn)?.cut(Cause::TooSlow);
             self.touch(conn);
             return Err(Misuse::Gone);
         }

@@ -120,39 +120,21 @@ impl Prefix {
         bytes[46] = u8::from(self.is_secure);
         bytes
     }
-
-    fn from_bytes(bytes: &[u8; PREFIX_BYTES]) -> Self {
-        let number = |n: usize| u16::from_ne_bytes([bytes[2 * n], bytes[2 * n + 1]]);
-        let mut address = [0; 16];
-        address.copy_from_slice(&bytes[16..32]);
-        let mut token = [0; 8];
-        token.copy_from_slice(&bytes[32..40]);
-        let mut exchange = [0; 4];
-        exchange.copy_from_slice(&bytes[40..44]);
-        Self {
-            fields: number(0),
-            head_len: number(1),
-            method: (number(2), number(3)),
-            target: (number(4), number(5)),
-            port: number(6),
-            address_len: u8::try_from(number(7)).unwrap_or(0),
-            address,
-            token: u64::from_ne_bytes(token),
-            exchange: u32::from_ne_bytes(exchange),
-            has_body: bytes[44] != 0,
-            is_streamed: bytes[45] != 0,
-            is_secure: bytes[46] != 0,
-        }
-    }
 }
 
 /// A record, taken apart.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
-    prefix: Prefix,
+    /// As [`Prefix::to_bytes`] has laid it out. Read number by number: most uses need two of them.
+    prefix: &'a [u8; PREFIX_BYTES],
     fields: &'a [u8],
     head: &'a [u8],
     body: &'a [u8],
+}
+
+/// The `n`th of the numbers that a prefix begins with.
+fn number(prefix: &[u8; PREFIX_BYTES], n: usize) -> u16 {
+    u16::from_ne_bytes([prefix[2 * n], prefix[2 * n + 1]])
 }
 
 fn cut(bytes: &[u8], (start, len): (u16, u16)) -> &[u8] {
@@ -164,9 +146,9 @@ impl<'a> View<'a> {
     /// The request in the bytes of a record.
     pub(crate) fn of(record: &'a [u8]) -> Option<Self> {
         let (prefix, rest) = record.split_first_chunk::<PREFIX_BYTES>()?;
-        let prefix = Prefix::from_bytes(prefix);
-        let (fields, rest) = rest.split_at_checked(usize::from(prefix.fields) * FIELD_BYTES)?;
-        let (head, body) = rest.split_at_checked(usize::from(prefix.head_len))?;
+        let fields = usize::from(number(prefix, 0)) * FIELD_BYTES;
+        let (fields, rest) = rest.split_at_checked(fields)?;
+        let (head, body) = rest.split_at_checked(usize::from(number(prefix, 1)))?;
         Some(Self {
             prefix,
             fields,
@@ -182,12 +164,12 @@ impl<'a> View<'a> {
 
     /// The method as sent.
     pub(crate) fn method(&self) -> &'a [u8] {
-        cut(self.head, self.prefix.method)
+        cut(self.head, (number(self.prefix, 2), number(self.prefix, 3)))
     }
 
     /// The request-target as sent.
     pub(crate) fn target(&self) -> &'a [u8] {
-        cut(self.head, self.prefix.target)
+        cut(self.head, (number(self.prefix, 4), number(self.prefix, 5)))
     }
 
     /// The body, as far as it is in the record.
@@ -197,18 +179,31 @@ impl<'a> View<'a> {
 
     /// Whether the head announced a body.
     pub(super) fn has_body(&self) -> bool {
-        self.prefix.has_body
+        self.prefix[44] != 0
     }
 
     /// Whether the body comes by `request:read()`.
     pub(super) fn is_streamed(&self) -> bool {
-        self.prefix.is_streamed
+        self.prefix[45] != 0
+    }
+
+    /// Whether it came over TLS.
+    fn is_secure(&self) -> bool {
+        self.prefix[46] != 0
+    }
+
+    /// The path of the target, as sent.
+    fn path(&self) -> &'a [u8] {
+        url::split_target(self.target()).path
     }
 
     /// Whose request it is.
     pub(super) fn origin(&self) -> Option<(ConnKey, Exchange)> {
-        let conn = ConnKey::from_token(self.prefix.token)?;
-        Some((conn, Exchange(self.prefix.exchange)))
+        let (_, numbers) = self.prefix.split_first_chunk::<32>()?;
+        let (token, rest) = numbers.split_first_chunk()?;
+        let exchange = rest.first_chunk()?;
+        let conn = ConnKey::from_token(u64::from_ne_bytes(*token))?;
+        Some((conn, Exchange(u32::from_ne_bytes(*exchange))))
     }
 
     /// Names and values in wire order.
@@ -235,8 +230,9 @@ impl<'a> View<'a> {
 
     /// The peer's address as text; empty for a socket file.
     pub(crate) fn ip(&self) -> String {
-        let address = self.prefix.address;
-        match self.prefix.address_len {
+        let mut address = [0; 16];
+        address.copy_from_slice(&self.prefix[16..32]);
+        match number(self.prefix, 7) {
             4 => {
                 let [a, b, c, d, ..] = address;
                 IpAddr::from([a, b, c, d]).to_string()
@@ -248,10 +244,10 @@ impl<'a> View<'a> {
 
     /// Pushes what [`ip`](Self::ip) says.
     pub(super) fn push_ip(&self, stack: &mut Stack<'_>) {
-        let [a, b, c, d, ..] = self.prefix.address;
-        if self.prefix.address_len != 4 {
+        if number(self.prefix, 7) != 4 {
             return stack.push_string(self.ip());
         }
+        let [a, b, c, d] = [16, 17, 18, 19].map(|at| self.prefix[at]);
         let mut text = [b'.'; 15];
         let mut len = 0;
         for byte in [a, b, c, d] {
@@ -273,7 +269,7 @@ impl<'a> View<'a> {
 
     /// The peer's port; 0 for a socket file.
     pub(crate) fn port(&self) -> u16 {
-        self.prefix.port
+        number(self.prefix, 6)
     }
 
     /// The bytes of the head from the first field's name on; empty without fields.
@@ -303,14 +299,14 @@ impl Source<'_> {
                 let mut fields = worker.scratch.borrow_mut();
                 write_fields(request, &mut fields);
                 with(&View {
-                    prefix: Prefix::of(request, origin),
+                    prefix: &Prefix::of(request, origin).to_bytes(),
                     fields: &fields,
                     head: request.bytes(),
                     body: &[],
                 })
             }
             Self::Whole(whole) => with(&View {
-                prefix: Prefix::from_bytes(&whole.prefix),
+                prefix: &whole.prefix,
                 fields: &whole.fields,
                 head: &whole.head,
                 body: &whole.body,
@@ -403,13 +399,19 @@ fn refuse_write(_: &mut Stack<'_>) -> Outcome {
 /// `request.name`.
 fn index(stack: &mut Stack<'_>) -> Outcome {
     let atom = stack.atom(2);
+    let is_pushed = match atom {
+        Some(Atom::Method) => push_part(stack, |view| view.method()),
+        Some(Atom::Path) => push_part(stack, |view| view.path()),
+        Some(Atom::Target) => push_part(stack, |view| view.target()),
+        Some(Atom::Body) => push_part(stack, |view| view.body()),
+        _ => false,
+    };
+    if is_pushed {
+        return Ok(Returns::Values(1));
+    }
     let view = View::at(stack, 1).ok_or_else(|| not_a_request(stack))?;
     match atom {
-        Some(Atom::Method) => push_part(stack, |view| view.method()),
-        Some(Atom::Path) => push_part(stack, |view| url::split_target(view.target()).path),
-        Some(Atom::Target) => push_part(stack, |view| view.target()),
-        Some(Atom::Body) => push_part(stack, |view| view.body),
-        Some(Atom::Scheme) if view.prefix.is_secure => stack.push_string("https"),
+        Some(Atom::Scheme) if view.is_secure() => stack.push_string("https"),
         Some(Atom::Scheme) => stack.push_string("http"),
         Some(Atom::ClientSubject) => super::tls::push_subject(stack)?,
         Some(Atom::Port) => {
@@ -452,9 +454,9 @@ const MEMBERS: &[&str] = &[
     "closed",
 ];
 
-/// Pushes a part of the record at 1 as a string.
-fn push_part(stack: &mut Stack<'_>, part: impl for<'v> Fn(&View<'v>) -> &'v [u8]) {
-    stack.push_borrowed(|stack| Some(part(&View::at(stack, 1)?)));
+/// Pushes a part of the record at 1 as a string; false, and nothing, if there is none.
+fn push_part(stack: &mut Stack<'_>, part: impl for<'v> Fn(&View<'v>) -> &'v [u8]) -> bool {
+    stack.push_borrowed(|stack| Some(part(&View::at(stack, 1)?)))
 }
 
 /// Pushes a table of decoded pairs; the values of a name that repeats become an array.

@@ -26,7 +26,7 @@ use crate::std::lines;
 use crate::surface;
 use crate::vm::{self, Raise};
 use hukilau_core::Reactor;
-use hukilau_core::reactor::inbox::{Completion, Inbox};
+use hukilau_core::reactor::inbox::{Completion, Inbox, What};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
@@ -93,10 +93,12 @@ fn deliver_rest(
         delivery.next.set(at + 1);
         had_some = true;
         let is_own = own(&mut worker.reactor.borrow_mut(), completion);
+        // A request is a server's: the commonest completion is asked about least.
+        let is_request = matches!(completion.what, What::Request { .. });
         let is_taken = is_own
             || metrics.is_some_and(|it| it.answer(worker, completion))
-            || client::offer(worker, &completion)
-            || raw::deliver(worker, &completion);
+            || !is_request
+                && (client::offer(worker, &completion) || raw::deliver(worker, &completion));
         if !is_taken {
             bridge::deliver(worker, completion);
         }

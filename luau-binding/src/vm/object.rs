@@ -185,8 +185,10 @@ impl Stack<'_> {
 
     /// The bytes of the record at `index`, if it has `tag`.
     pub(crate) fn record(&self, index: i32, tag: Tag) -> Option<&[u8]> {
-        let index = self.present(index)?;
-        // SAFETY: the index is present; only `push_record` makes userdata with the tags of
+        if !(1..=super::INDEX_MAX).contains(&index) {
+            return None;
+        }
+        // SAFETY: what is above the top is no userdata; only `push_record` makes userdata with the tags of
         // records, all bytes of which it has written and nobody changes.
         unsafe {
             let start = ffi::lua_touserdatatagged(self.raw(), index, tag.number());

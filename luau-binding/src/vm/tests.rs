@@ -506,6 +506,7 @@ fn every_unsafe_function_states_its_contract_and_its_use_of_the_stack() {
                 .iter()
                 .take(at)
                 .rev()
+                .skip_while(|line| line.trim_start().starts_with("#["))
                 .take_while(|line| line.trim_start().starts_with("///"))
                 .copied()
                 .collect();

@@ -45,6 +45,7 @@ const HEAP_MAX: i32 = 16;
 impl Stack<'_> {
     /// Calls `each` with every key and value of the table at `index` until it says false. True if
     /// it never did. Uses [`HEAP_MAX`] slots.
+    #[inline]
     pub(crate) fn walk<'s>(
         &'s self,
         index: i32,
@@ -194,6 +195,7 @@ impl Stack<'_> {
 ///
 /// # Safety
 /// The index is present, and the value outlives `'s` where it is.
+#[inline]
 unsafe fn key<'s>(state: *mut ffi::lua_State, index: c_int) -> Key<'s> {
     let (mut len, mut atom) = (0, -1);
     // SAFETY: by the contract; what is no string gives null, and nothing is converted.
@@ -216,6 +218,7 @@ unsafe fn key<'s>(state: *mut ffi::lua_State, index: c_int) -> Key<'s> {
 ///
 /// # Safety
 /// As of [`key`].
+#[inline]
 unsafe fn met<'s>(state: *mut ffi::lua_State, index: c_int) -> Met<'s> {
     let mut len = 0;
     // SAFETY: by the contract, and each call is for the type it is made for. Bytes are as many as

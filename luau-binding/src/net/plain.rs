@@ -19,6 +19,7 @@
 //! Not here: which tables and values a dialect has (`surface/*/`), who runs the entry and hears of
 //! its errors (`bridge/plain.rs`).
 
+mod shapes;
 mod templates;
 
 use super::request::{View, push_pairs};
@@ -155,7 +156,7 @@ pub(crate) fn install(stack: &mut Stack<'_>) -> Outcome {
 impl Plain {
     /// Pushes the arguments of the entry, and returns how many there are.
     pub(crate) fn push_arguments(&self, stack: &mut Stack<'_>, view: &View<'_>) -> i32 {
-        let target = url::split_target(view.target());
+        let (target, bottom) = (url::split_target(view.target()), stack.len());
         stack.push_string(view.method());
         stack.push_string(target.path);
         match target.query {
@@ -174,7 +175,10 @@ impl Plain {
             count += 2;
         }
         if self.has_target {
-            stack.push_string(view.target());
+            match target.path.len() == view.target().len() {
+                true => stack.push_copy(bottom + 2),
+                false => stack.push_string(view.target()),
+            }
             stack.push_number(view.field_lines().len() as f64);
             count += 2;
         }

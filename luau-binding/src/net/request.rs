@@ -206,6 +206,11 @@ impl<'a> View<'a> {
         Some((conn, Exchange(u32::from_ne_bytes(*exchange))))
     }
 
+    /// How many [`fields`](Self::fields) there are.
+    pub(super) fn field_count(&self) -> usize {
+        self.fields.len() / FIELD_BYTES
+    }
+
     /// Names and values in wire order.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let (head, fields) = (self.head, self.fields);

@@ -11,7 +11,8 @@
 //!
 //! Not here: which names repeat how, and what is worth a template (`net/plain/`).
 
-use super::{Pin, Stack, ffi};
+use super::{Kind, Pin, Stack, ffi};
+use std::ffi::c_int;
 
 /// Names up to this many bytes are put in lower case without an allocation.
 const NAME_BYTES: usize = 64;
@@ -32,6 +33,34 @@ impl Stack<'_> {
                 ffi::lua_pushnil(state);
             }
         }
+    }
+
+    /// Pushes a clone of the table that `table` keeps, in which each `n` of `changed` has set the field
+    /// whose name is element `n` of what `names` keeps.
+    pub(crate) fn push_changed<'p>(
+        &mut self,
+        table: &Pin,
+        names: &Pin,
+        changed: impl Iterator<Item = (c_int, &'p [u8])>,
+    ) {
+        self.push_clone(table);
+        let at = self.len();
+        self.push_pin(names);
+        let is_sound = self.kind(at) == Kind::Table && self.kind(at + 1) == Kind::Table;
+        for (n, value) in changed.filter(|_| is_sound) {
+            let state = self.raw();
+            // SAFETY: the clone is at `at`, the table of names above it; a name that is not there
+            // would be nil, which is no key, so nothing is set then. Pushes grow the stack.
+            unsafe {
+                if ffi::lua_rawgeti_(state, at + 1, n) == ffi::LUA_TSTRING {
+                    ffi::lua_pushlstring_(state, value.as_ptr().cast(), value.len());
+                    ffi::lua_rawset(state, at);
+                } else {
+                    ffi::lua_pop(state, 1);
+                }
+            }
+        }
+        self.pop(1);
     }
 
     /// Pushes a table of `pairs`, about `count` of them, with names in lower case. Of a name that
@@ -103,6 +132,6 @@ impl Stack<'_> {
 
     /// Whether the value at `index` is a table without a metatable.
     pub(crate) fn is_plain_table(&self, index: i32) -> bool {
-        self.kind(index) == super::Kind::Table && self.metatable_address(index).is_null()
+        self.kind(index) == Kind::Table && self.metatable_address(index).is_null()
     }
 }

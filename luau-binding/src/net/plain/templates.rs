@@ -3,7 +3,7 @@
 //!
 //! Sits inside `plain.rs`. A block, the bytes of a request's field lines, that comes for the second
 //! time is kept with its table; when it comes again the table is cloned, whose strings the VM
-//! already has. Blocks that come once cost a hash.
+//! already has. A block that is new goes to `shapes.rs`, which knows its names, or is made anew.
 //!
 //! Invariants
 //! - A handler never gets a template itself.
@@ -13,6 +13,7 @@
 //! Not here: what else a request is (`plain.rs`).
 
 use super::Repeats;
+use super::shapes::Shapes;
 use crate::net::request::View;
 use crate::vm::{Pin, Stack};
 
@@ -28,6 +29,7 @@ const CREDIT_MAX: u8 = 8;
 pub(super) struct Templates {
     repeats: Repeats,
     slots: Vec<Slot>,
+    shapes: Shapes,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +45,7 @@ impl Templates {
         Self {
             repeats,
             slots: Vec::new(),
+            shapes: Shapes::default(),
         }
     }
 
@@ -68,7 +71,7 @@ impl Templates {
             Some(_) if slot.credit > 0 => slot.credit -= 1,
             _ if slot.hash == hash => {
                 // For the second time.
-                push_table(stack, view, self.repeats);
+                push_shaped(stack, view, &mut self.shapes, self.repeats);
                 if let Ok(worker) = stack.worker() {
                     let top = stack.len();
                     let pin = stack.pin(top, worker.root.released());
@@ -85,29 +88,34 @@ impl Templates {
                 };
             }
         }
-        push_table(stack, view, self.repeats);
+        push_shaped(stack, view, &mut self.shapes, self.repeats);
+    }
+}
+
+fn push_shaped(stack: &mut Stack<'_>, view: &View<'_>, shapes: &mut Shapes, repeats: Repeats) {
+    let is_pushed = shapes.push(stack, view, |stack| push_table(stack, view, repeats));
+    if !is_pushed {
+        push_table(stack, view, repeats);
     }
 }
 
 fn push_table(stack: &mut Stack<'_>, view: &View<'_>, repeats: Repeats) {
-    stack.push_texts(
-        view.fields().count(),
-        view.fields(),
-        |name, before, value| {
-            let separator: &[u8] = match repeats {
-                Repeats::Last => return None,
-                Repeats::Comma => b",",
-                Repeats::List if name == b"cookie" => b"; ",
-                Repeats::List => b", ",
-            };
-            Some([before, separator, value].concat())
-        },
-    );
+    stack.push_texts(view.field_count(), view.fields(), |name, before, value| {
+        let separator: &[u8] = match repeats {
+            Repeats::Last => return None,
+            Repeats::Comma => b",",
+            Repeats::List if name == b"cookie" => b"; ",
+            Repeats::List => b", ",
+        };
+        Some([before, separator, value].concat())
+    });
 }
+
+/// An odd number whose bits look random.
+pub(super) const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Eight bytes at a time: who makes collisions on purpose gets what everybody got before.
 fn hash(block: &[u8]) -> u64 {
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(ODD);
     let (words, rest) = block.as_chunks::<8>();
     let whole = words.iter().fold(block.len() as u64, |hash, word| {

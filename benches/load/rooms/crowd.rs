@@ -3,7 +3,7 @@
 //! Invariants
 //! - The tick of each snapshot is the one after the socket's last; anything else is an error.
 //! - Frames are whole, unfragmented and binary (RFC 6455 §5.2); each is read to its last byte.
-//! - What the server sends while later sockets join is read meanwhile: nobody is a slow reader.
+//! - Rooms are silent until all have joined: a join is not timed.
 //!
 //! Not here: what is done with the figures (`mod.rs`).
 
@@ -20,9 +20,6 @@ use crate::measure::clock;
 /// Bytes of the area that all sockets read into.
 const AREA_BYTES: usize = 64 * 1024;
 
-/// Sockets that join before the others are heard again.
-const JOIN_AT_ONCE: usize = 64;
-
 /// Longest silence of a server that owes a tick.
 const STALL: Duration = Duration::from_secs(5);
 
@@ -30,6 +27,9 @@ const STALL: Duration = Duration::from_secs(5);
 const SNAPSHOT: u8 = 0x82;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
+
+/// An empty message, masked with zeros.
+const BEGIN: &[u8] = b"\x82\x80\0\0\0\0";
 
 /// What a crowd has heard.
 pub(super) struct Heard {
@@ -78,11 +78,19 @@ impl Crowd {
             epoll::add(&crowd.epoll, &member.socket, token, epoll::EventFlags::IN)
                 .map_err(|error| format!("epoll_ctl: {error}"))?;
             crowd.members.push(member);
-            if crowd.members.len().is_multiple_of(JOIN_AT_ONCE) {
-                crowd.turn(Duration::ZERO)?;
-            }
         }
         Ok(crowd)
+    }
+
+    /// Has the first member of each room say that it may begin.
+    pub(super) fn begin(&mut self) -> Result<(), String> {
+        for members in self.members.chunks_mut(self.room) {
+            if let Some(first) = members.first_mut() {
+                let begun = first.socket.write_all(BEGIN);
+                begun.map_err(|error| format!("begin: {error}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Hears what comes for so long.

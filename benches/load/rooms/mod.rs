@@ -133,6 +133,7 @@ pub(crate) fn main(arguments: impl Iterator<Item = String>) -> Result<ExitCode, 
     let id = server.child.id();
     let empty = memory::resident_bytes(id)?;
     let mut crowd = Crowd::join(server.port, load.sockets, load.members)?;
+    crowd.begin()?;
     crowd.listen(WARM_UP)?;
     crowd.forget();
 

@@ -181,6 +181,42 @@ fn a_publication_reaches_the_subscribers_of_its_topic_and_nobody_else() {
     assert_eq!(server.reactor.subscribe(b, b"lobby"), Err(Misuse::Gone));
 }
 
+/// What one reactor tells of its subscribers is what another can add up.
+#[test]
+fn changes_of_topics_are_told_to_who_asks_whether_sockets_leave_or_end() {
+    let mut server = Server::with(ROOMY);
+    let [(a, _a), (b, leaves), (c, _c)] = [server.open(), server.open(), server.open()];
+    assert_eq!(server.reactor.subscribe(a, b"early"), Ok(true));
+    assert_eq!(server.reactor.take_topic_changes(), None, "nobody asked");
+    server.reactor.track_topic_changes();
+    for (key, topic) in [(a, "room"), (b, "room"), (b, "lobby"), (c, "gone")] {
+        assert_eq!(server.reactor.subscribe(key, topic.as_bytes()), Ok(true));
+    }
+    assert!(server.reactor.unsubscribe(c, b"gone"));
+    let changes = |server: &mut Server| {
+        let changes = server.reactor.take_topic_changes();
+        let named = |(name, change): (Box<[u8]>, i64)| {
+            (String::from_utf8(name.into_vec()).expect("UTF-8"), change)
+        };
+        let mut changes: Vec<_> = changes.into_iter().flatten().map(named).collect();
+        changes.sort();
+        changes
+    };
+    let named = |name: &str, change| (name.to_owned(), change);
+    assert_eq!(
+        changes(&mut server),
+        [named("early", 1), named("lobby", 1), named("room", 2)]
+    );
+    assert_eq!(server.reactor.take_topic_changes(), None, "told already");
+    drop(leaves);
+    server.until_closed(1);
+    assert!(server.reactor.unsubscribe(a, b"early"));
+    assert_eq!(
+        changes(&mut server),
+        [named("early", -1), named("lobby", -1), named("room", -1)]
+    );
+}
+
 #[test]
 fn topics_are_bounded_in_length_and_number() {
     let mut server = Server::with(ROOMY);

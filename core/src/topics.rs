@@ -15,6 +15,8 @@
 //! - Subscribing costs O(1); unsubscribing and [`leave_all`](Topics::leave_all) cost O(the
 //!   subscriber's own topics), however many others there are.
 //! - A topic without subscribers is not stored, nor is a subscriber without topics.
+//! - [`Changes`] are kept only for who has asked, and name no topic that has as many subscribers as
+//!   before: they are never more than the topics of then and now together.
 //!
 //! Not here: bounds on names and counts (`limits.rs`, by the caller); frames (`ws/`).
 
@@ -22,12 +24,17 @@ use slab::Slab;
 use std::collections::HashMap;
 use std::hash::Hash;
 
+/// How many subscribers each topic has gained (above 0) or lost (below) since the last look.
+pub type Changes = HashMap<Box<[u8]>, i64>;
+
 /// Subscriptions of keys `K` to named topics. See the module.
 #[derive(Debug)]
 pub struct Topics<K> {
     topics: Slab<Topic<K>>,
     names: HashMap<Box<[u8]>, usize>,
     memberships: HashMap<K, Vec<Membership>>,
+    /// If somebody follows them.
+    changes: Option<Changes>,
 }
 
 #[derive(Debug)]
@@ -56,6 +63,7 @@ impl<K> Default for Topics<K> {
             topics: Slab::new(),
             names: HashMap::new(),
             memberships: HashMap::new(),
+            changes: None,
         }
     }
 }
@@ -88,6 +96,7 @@ impl<K: Copy + Eq + Hash> Topics<K> {
             key,
             membership: memberships.len() - 1,
         });
+        note(&mut self.changes, name, 1);
         true
     }
 
@@ -148,6 +157,28 @@ impl<K: Copy + Eq + Hash> Topics<K> {
             .map(|known| &*self.topics[known.topic].name)
     }
 
+    /// Keeps changes from now on, for [`take_changes`](Self::take_changes). Who is subscribed already
+    /// counts as gained.
+    pub fn track_changes(&mut self) {
+        if self.changes.is_none() {
+            let so_far = self.topics.iter().map(|(_, topic)| {
+                let count = i64::try_from(topic.subscribers.len()).unwrap_or(i64::MAX);
+                (topic.name.clone(), count)
+            });
+            self.changes = Some(so_far.collect());
+        }
+    }
+
+    /// What has changed since the last call; `None` if nothing has, or nobody
+    /// [tracks](Self::track_changes).
+    pub fn take_changes(&mut self) -> Option<Changes> {
+        let changes = self
+            .changes
+            .as_mut()
+            .filter(|changes| !changes.is_empty())?;
+        Some(core::mem::take(changes))
+    }
+
     /// How many topics have subscribers.
     pub fn len(&self) -> usize {
         self.names.len()
@@ -160,6 +191,7 @@ impl<K: Copy + Eq + Hash> Topics<K> {
 
     /// Takes the subscriber at `position` out of `topic`; its membership has gone already.
     fn remove_subscriber(&mut self, topic: usize, position: usize) {
+        note(&mut self.changes, &self.topics[topic].name, -1);
         let subscribers = &mut self.topics[topic].subscribers;
         subscribers.swap_remove(position);
         if subscribers.is_empty() {
@@ -176,6 +208,23 @@ impl<K: Copy + Eq + Hash> Topics<K> {
     }
 }
 
+/// Topic `name` has one subscriber more, or less.
+fn note(changes: &mut Option<Changes>, name: &[u8], by: i64) {
+    let Some(changes) = changes else {
+        return;
+    };
+    match changes.get_mut(name) {
+        // As many as before: nothing has changed.
+        Some(change) if *change + by == 0 => {
+            changes.remove(name);
+        }
+        Some(change) => *change += by,
+        None => {
+            changes.insert(name.into(), by);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Topics;
@@ -187,6 +236,7 @@ mod tests {
         Subscribe(u8, u8),
         Unsubscribe(u8, u8),
         LeaveAll(u8),
+        TakeChanges,
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -194,6 +244,7 @@ mod tests {
             4 => (0..6_u8, 0..5_u8).prop_map(|(key, name)| Step::Subscribe(key, name)),
             2 => (0..6_u8, 0..5_u8).prop_map(|(key, name)| Step::Unsubscribe(key, name)),
             1 => (0..6_u8).prop_map(Step::LeaveAll),
+            1 => Just(Step::TakeChanges),
         ]
     }
 
@@ -213,9 +264,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_agrees_with_a_set_of_pairs(steps in prop::collection::vec(step(), 0..200)) {
+        fn it_agrees_with_a_set_of_pairs(
+            steps in prop::collection::vec(step(), 0..200),
+            tracked_from in 0..200_usize,
+        ) {
             let (mut topics, mut model) = (Topics::default(), Model::default());
-            for step in steps {
+            // What who follows the changes knows.
+            let mut told = BTreeMap::<u8, i64>::new();
+            for (number, step) in steps.into_iter().enumerate() {
+                if number == tracked_from {
+                    topics.track_changes();
+                }
                 match step {
                     Step::Subscribe(key, name) => {
                         prop_assert_eq!(topics.subscribe(key, &[name]), model.0.insert((key, name)));
@@ -226,6 +285,19 @@ mod tests {
                     Step::LeaveAll(key) => {
                         topics.leave_all(key);
                         model.0.retain(|(other, _)| *other != key);
+                    }
+                    Step::TakeChanges => {
+                        for (name, change) in topics.take_changes().into_iter().flatten() {
+                            prop_assert_ne!(change, 0);
+                            *told.entry(name[0]).or_default() += change;
+                        }
+                        told.retain(|_, count| *count != 0);
+                        let count = |(name, of): (_, BTreeSet<u8>)| (name, of.len() as i64);
+                        let expected = model.by_name().into_iter().map(count).collect();
+                        match number < tracked_from {
+                            true => prop_assert!(told.is_empty()),
+                            false => prop_assert_eq!(&told, &expected),
+                        }
                     }
                 }
                 let names = model.by_name();

@@ -7,19 +7,25 @@
 //! ```text
 //!   worker 1: publish ─▶ own reactor
 //!                     └▶ outgoing ─ once a turn ─▶ mailbox of worker 2, 3, …   (bytes are shared)
+//!   worker 1: subscribe ─▶ own reactor ─ once a turn ─▶ own tally ◀─ asked by worker 2, 3, …
 //! ```
 //!
+//! How many subscribers the topics of a worker have, the others read in its tally (`crew/tally.rs`).
 //! A port is shared in one of two ways ([`Balance`]): the system spreads connections over listeners
 //! of all workers, or one worker accepts and hands over (`crew/share.rs`).
 //!
 //! Invariants
 //! - Publications of one worker reach another in the order in which they were published.
-//! - No lock is taken for a publication: one a turn and worker, for all of them.
+//! - No lock is taken for a publication: one a turn and worker, for all of them. Likewise for
+//!   subscriptions: one a turn, for all that have changed.
+//! - A worker's tally is written before what it has published is sent: who has heard of a change asks
+//!   for no count from before it.
 //! - A port that another process has is in use, though workers share theirs.
 //!
 //! Not here: starting threads, and starting a worker again (the command does that).
 
 mod share;
+mod tally;
 
 use crate::runtime::Options;
 use core::net::{IpAddr, SocketAddr};
@@ -31,7 +37,7 @@ use hukilau_core::reactor::{ListenerKey, ServerConfig};
 use hukilau_core::transport::Endpoint;
 use hukilau_core::transport::mio::MioNet;
 use share::{Place, Port, Share};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -39,6 +45,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tally::Tally;
 
 /// Workers that run the same script, share its ports, and hear what any of them publishes.
 #[derive(Clone, Debug)]
@@ -98,6 +105,8 @@ pub(crate) struct Member {
     pub(crate) script_nanos: Arc<Gauge>,
     /// Lines of access logs that found no room.
     pub(crate) log_lines_dropped: Arc<Gauge>,
+    /// Subscribers of its topics, after the last turn.
+    tally: Arc<Tally>,
 }
 
 /// What the workers listen on.
@@ -165,7 +174,7 @@ pub(crate) struct Peers {
     seat: Seat,
     own: Member,
     /// The other workers, and the version at which they were looked up.
-    known: RefCell<(u64, Vec<Remote>)>,
+    known: RefCell<(u64, Vec<Member>)>,
     outgoing: RefCell<Vec<Addressed>>,
     /// How often the script has listened on port 0.
     unnamed: Cell<u32>,
@@ -179,7 +188,7 @@ pub(crate) struct Peers {
 
 impl Peers {
     /// Takes the seat of `options` for `reactor`.
-    pub(crate) fn join(options: &Options, reactor: &Reactor) -> Self {
+    pub(crate) fn join(options: &Options, reactor: &mut Reactor) -> Self {
         let seat = options.seat.clone();
         let own = Member {
             index: seat.index,
@@ -189,8 +198,12 @@ impl Peers {
             messages_refused: Arc::default(),
             script_nanos: Arc::default(),
             log_lines_dropped: Arc::default(),
+            tally: Arc::default(),
         };
         if let Some(crew) = &seat.crew {
+            if crew.count > 1 {
+                reactor.track_topic_changes();
+            }
             lock(&crew.members).insert(seat.index, own.clone());
             crew.version.fetch_add(1, Ordering::Release);
         }
@@ -232,27 +245,47 @@ impl Peers {
         }
     }
 
-    /// Sends what was kept. Called once a turn.
-    pub(crate) fn flush(&self) {
+    /// How many subscribers `topic` has at the other workers, as of their last turns.
+    pub(crate) fn subscribers(&self, topic: &[u8]) -> usize {
+        let Some(crew) = &self.seat.crew else {
+            return 0;
+        };
+        let others = self.others(crew);
+        others.iter().map(|other| other.tally.count(topic)).sum()
+    }
+
+    /// Tells the others what has changed since the last turn, and then sends what was kept. Called
+    /// once a turn.
+    pub(crate) fn flush(&self, reactor: &mut Reactor) {
+        if let Some(changes) = reactor.take_topic_changes() {
+            self.own.tally.apply(changes);
+        }
+        self.send();
+    }
+
+    /// Sends what was kept.
+    fn send(&self) {
         let mut outgoing = self.outgoing.borrow_mut();
         let Some(crew) = self.seat.crew.as_ref().filter(|_| !outgoing.is_empty()) else {
             return;
         };
-        let mut known = self.known.borrow_mut();
-        let version = crew.version.load(Ordering::Acquire);
-        if known.0 != version {
-            let members = lock(&crew.members);
-            let others = members
-                .iter()
-                .filter(|(index, _)| **index != self.seat.index);
-            let remotes = others.map(|(_, member)| member.remote.clone());
-            *known = (version, remotes.collect());
-        }
-        for remote in &known.1 {
+        for other in &*self.others(crew) {
             // A worker that is gone has no subscribers.
-            let _ = remote.publish(&outgoing);
+            let _ = other.remote.publish(&outgoing);
         }
         outgoing.clear();
+    }
+
+    /// The other workers, looked up anew if any has come or gone.
+    fn others(&self, crew: &Shared) -> Ref<'_, [Member]> {
+        let version = crew.version.load(Ordering::Acquire);
+        if self.known.borrow().0 != version {
+            let members = lock(&crew.members);
+            let others = members.values();
+            let others = others.filter(|member| member.index != self.seat.index);
+            *self.known.borrow_mut() = (version, others.cloned().collect());
+        }
+        Ref::map(self.known.borrow(), |(_, others)| &others[..])
     }
 
     /// Listens at `at`, sharing the port with the other workers. By itself, connections are spread by
@@ -404,11 +437,13 @@ impl Peers {
 
 impl Drop for Peers {
     fn drop(&mut self) {
-        self.flush();
+        self.send();
         self.seat.leave_ports();
         if let Some(crew) = &self.seat.crew {
             lock(&crew.members).remove(&self.seat.index);
             crew.version.fetch_add(1, Ordering::Release);
         }
+        // The others hold it until they look who is there.
+        self.own.tally.clear();
     }
 }

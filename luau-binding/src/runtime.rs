@@ -308,7 +308,7 @@ impl Runtime {
         let lua = mlua::Lua::new();
         lua.gc_set_mode(collector());
         let net = MioNet::new().map_err(Error::System)?;
-        let reactor = Reactor::new(net, options.limits.clone())
+        let mut reactor = Reactor::new(net, options.limits.clone())
             .map_err(|error| Error::Vm(error.to_string()))?;
         let stop = Stop {
             remote: reactor.remote(),
@@ -323,7 +323,7 @@ impl Runtime {
             guard.watch(budget).map_err(Error::System)?;
         }
         let access = Access::new(options.access_log.as_deref()).map_err(Error::System)?;
-        let peers = Peers::join(options, &reactor);
+        let peers = Peers::join(options, &mut reactor);
         let worker = Rc::new(Worker {
             root,
             guard,
@@ -505,9 +505,9 @@ impl Runtime {
             let bound = since.saturating_add(wait);
             delay = Some(delay.map_or(bound, |delay| delay.min(bound)));
         }
-        worker.peers.flush();
         {
             let mut reactor = worker.reactor.borrow_mut();
+            worker.peers.flush(&mut reactor);
             let wake_at = delay.map(|delay| reactor.now() + delay);
             let asked_at = worker.outbound.borrow().wake_at();
             let wake_at = wake_at.into_iter().chain(asked_at).min();

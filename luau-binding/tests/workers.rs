@@ -54,6 +54,23 @@ fn one_of_each(server: &Served, count: usize) -> BTreeMap<u8, Client> {
     panic!("after 1000 connections only {:?}", clients.keys());
 }
 
+/// Connects until the worker that has failed serves again.
+fn back(server: &Served, wanted: &[u8]) -> Client {
+    loop {
+        // One that came just before the listener was closed is lost with it.
+        let opened = std::panic::catch_unwind(|| {
+            let mut client = Client::open(server, "/", "");
+            let index = client.receive().payload;
+            (client, index)
+        });
+        if let Ok((client, index)) = opened
+            && index == wanted
+        {
+            return client;
+        }
+    }
+}
+
 #[test]
 fn a_message_published_by_one_worker_reaches_the_sockets_of_all_in_order() {
     let server = start("3", SCRIPT);
@@ -83,19 +100,7 @@ fn a_worker_that_fails_starts_again_and_the_others_go_on() {
     let mut rest = Vec::new();
     let _cut = std::io::Read::read_to_end(&mut failing.0, &mut rest);
     // The others are where they were, and speak to the one that took its place.
-    let mut again = loop {
-        // One that came just before the listener was closed is lost with it.
-        let opened = std::panic::catch_unwind(|| {
-            let mut client = Client::open(&server, "/", "");
-            let index = client.receive().payload;
-            (client, index)
-        });
-        if let Ok((client, index)) = opened
-            && index == b"2"
-        {
-            break client;
-        }
-    };
+    let mut again = back(&server, b"2");
     clients.get_mut(&1).expect("one of each").text("on");
     for client in clients.values_mut().chain([&mut again]) {
         client.expect_text("on 1");
@@ -105,6 +110,98 @@ fn a_worker_that_fails_starts_again_and_the_others_go_on() {
     let told = "huki: worker 2 has failed and starts again in 0.1 s:\nstdin:";
     assert!(stderr.starts_with(told), "{stderr}");
     assert_eq!(stderr.matches("as told").count(), 1, "{stderr}");
+}
+
+/// Sockets join and leave, tell all of it, and ask how many are subscribed.
+const COUNTING: &str = r#"
+    local net, task, process = require("@huki/net"), require("@huki/task"), require("@huki/process")
+    local fails, index = false, tostring(process.worker.index)
+    local server server = net.serve({ port = 0, websocket = {
+        open = function(ws)
+            local own = server:subscribers(`own/{index}`)
+            ws:subscribe(`own/{index}`)
+            assert(server:subscribers(`own/{index}`) == own + 1)
+            ws:subscribe("all")
+            ws:send(index)
+        end,
+        message = function(ws, message)
+            local verb, topic = string.match(message, "^(%l+) ?(.*)$")
+            if verb == "fail" then fails = true
+            elseif verb == "count" then ws:send(tostring(server:subscribers(topic)))
+            else
+                if verb == "join" then ws:subscribe(topic) else ws:unsubscribe(topic) end
+                server:publish("all", message)
+            end
+        end,
+    } })
+    if index == "1" then print(server.port) end
+    while not fails do task.wait(0.01) end
+    error("as told")
+"#;
+
+/// Asks until `topic` has `count` subscribers: what another worker has not told yet, it will.
+#[track_caller]
+fn comes_to(client: &mut Client, topic: &str, count: usize) {
+    let mut told = count_of(client, topic);
+    // Far more often than the others need to turn once.
+    for _ in 0..200_000 {
+        if told == count.to_string() {
+            return;
+        }
+        told = count_of(client, topic);
+    }
+    panic!("{told} subscribers of {topic}, not {count}");
+}
+
+/// What its worker says how many are subscribed.
+fn count_of(client: &mut Client, topic: &str) -> String {
+    client.text(&format!("count {topic}"));
+    String::from_utf8(client.receive().payload).expect("UTF-8")
+}
+
+#[test]
+fn subscribers_are_counted_over_all_workers_as_they_join_leave_fail_and_come_back() {
+    let server = start("3", COUNTING);
+    let mut clients = one_of_each(&server, 3);
+    // Who has heard of it knows it: nobody has to ask twice.
+    let steps = [("join", 1, 1), ("join", 2, 2), ("join", 3, 3)];
+    let steps = steps.into_iter().chain([("leave", 2, 2), ("join", 2, 3)]);
+    for (verb, who, count) in steps {
+        let told = format!("{verb} room");
+        clients.get_mut(&who).expect("one of each").text(&told);
+        for client in clients.values_mut() {
+            client.expect_text(&told);
+            assert_eq!(count_of(client, "room"), count.to_string());
+        }
+    }
+    // With a worker that fails its subscribers go.
+    let mut failing = clients.remove(&2).expect("one of each");
+    failing.text("fail");
+    let mut rest = Vec::new();
+    let _cut = std::io::Read::read_to_end(&mut failing.0, &mut rest);
+    for client in clients.values_mut() {
+        comes_to(client, "room", 2);
+        comes_to(client, "own/2", 0);
+    }
+    // The one that takes its place knows of the others, and they of it.
+    let mut again = back(&server, b"2");
+    again.text("join room");
+    for client in clients.values_mut().chain([&mut again]) {
+        client.expect_text("join room");
+        assert_eq!(count_of(client, "room"), "3");
+        comes_to(client, "own/2", 1);
+        comes_to(client, "all", 3);
+    }
+    // Sockets that end leave their topics.
+    drop(clients.remove(&1));
+    drop(again);
+    let mut last = clients.remove(&3).expect("one of each");
+    comes_to(&mut last, "room", 1);
+    comes_to(&mut last, "all", 1);
+    comes_to(&mut last, "own/1", 0);
+    let (status, stderr) = server.signal("-TERM");
+    assert_eq!(status, Some(0), "{stderr}");
+    assert_eq!(stderr.matches("error").count(), 0, "{stderr}");
 }
 
 #[test]

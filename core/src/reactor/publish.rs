@@ -18,6 +18,7 @@ use super::drive::{Connection, Phase};
 use super::figures::Figures;
 use super::inbox::Cause;
 use crate::conn::{Driver, Misuse, Overflow, Pressure, Publication};
+use crate::topics::Changes;
 use crate::transport::Net;
 use crate::ws::close_code;
 use std::sync::Arc;
@@ -66,6 +67,20 @@ impl<N: Net> Reactor<N> {
     /// How many connections of this reactor are subscribed to `topic`.
     pub fn subscribers(&self, topic: &[u8]) -> usize {
         self.topics.subscribers(topic).len()
+    }
+
+    /// Keeps from now on how many subscribers topics gain and lose, for
+    /// [`take_topic_changes`](Self::take_topic_changes): for who tells others than this reactor. Who is
+    /// subscribed already counts as gained.
+    pub fn track_topic_changes(&mut self) {
+        self.topics.track_changes();
+    }
+
+    /// What has changed since the last call, connections that ended included; `None` if nothing has,
+    /// or nobody [tracks](Self::track_topic_changes). What waits to be taken is bounded by the number
+    /// of topics.
+    pub fn take_topic_changes(&mut self) -> Option<Changes> {
+        self.topics.take_changes()
     }
 
     /// What `conn` is subscribed to, in no order that means anything.

@@ -7,6 +7,7 @@
 //! - Topics belong to the process, not to one server: a name means the same wherever it is used.
 //! - Publishing needs no open socket, so that a `close` callback can tell the others.
 //! - A socket hears nothing of what it publishes itself.
+//! - Subscribers are counted over all workers: this one's exactly, the others' as of their last turns.
 //!
 //! Not here: what becomes of a message for a peer that is behind (`backpressure`, in core).
 
@@ -215,11 +216,13 @@ fn send_latest(stack: &mut Stack<'_>) -> Outcome {
     Ok(Returns::Values(1))
 }
 
-/// `server:subscribers(topic)`: how many sockets of this worker are subscribed.
+/// `server:subscribers(topic)`: how many sockets are subscribed, at all workers.
 fn subscribers(stack: &mut Stack<'_>) -> Outcome {
     server::this(stack)?;
     let topic = name(stack, "server:subscribers")?;
-    let count = stack.worker()?.reactor.borrow().subscribers(topic);
+    let worker = stack.worker()?;
+    let own = worker.reactor.borrow().subscribers(topic);
+    let count = own + worker.peers.subscribers(topic);
     // At most one for each connection, of which there are fewer than 2^32.
     stack.push_number(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     Ok(Returns::Values(1))

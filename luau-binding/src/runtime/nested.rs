@@ -169,7 +169,7 @@ fn turn_inside(worker: &Worker, seconds: f64) -> Result<(), Raise> {
     worker.root.sweep();
     surface::lost::sweep(worker);
     raw::sweep(worker);
-    worker.peers.flush();
+    worker.peers.flush(&mut worker.reactor.borrow_mut());
     let is_idle =
         is_idle && worker.pump.borrow().is_empty() && !worker.outbound.borrow().has_events();
     let delay = match is_idle {

@@ -261,7 +261,7 @@ fn after_every_fault_no_socket_and_no_coroutine_is_left() {
         "the response of localhost was cut short",
         "the request to localhost was not done within 0.4 s",
         "the request to localhost was not done within 0.4 s",
-        "the response of localhost stalled for 2 s",
+        "the response of localhost stalled for 6 s",
     ];
     assert_eq!(told.len(), expected.len(), "{told:#?}");
     for (line, words) in told.iter().zip(expected) {

@@ -64,8 +64,8 @@ local function askAll()
             going += 1
             threads[task.spawn(function()
                 local why = fails(ask, options)
-                assert(told[index] == nil or told[index] == why, why)
-                told[index] = why
+                -- Each of the five is told the same.
+                told[index] = if told[index] == nil or told[index] == why then why else `{told[index]}; or {why}`
                 going -= 1
                 if going == 0 then task.spawn(main) end
             end)] = true
@@ -82,6 +82,11 @@ local server = net.serve(0, function(request)
 end)
 print(`port {server.port}`)
 "#;
+
+/// A reset behind half a response: it may take from the client what had come and was not read yet, so that
+/// this is a reset without a response as often. Where no system stands between, `client_face` tells them apart.
+const RESET_PLAIN: &str = "127.0.0.1 reset the connection ";
+const RESET_SECURE: &str = "localhost reset the connection ";
 
 /// After so many answers nothing is on its way any more, however busy the machine.
 const TURNS_MAX: usize = 50_000;
@@ -251,13 +256,13 @@ fn after_every_fault_no_socket_and_no_coroutine_is_left() {
         secure,
         "TLS with 127.0.0.1 failed: the certificate is for another name",
         "127.0.0.1 reset the connection without a response",
-        "127.0.0.1 reset the connection in the middle of its response",
+        RESET_PLAIN,
         "localhost closed the connection without a response",
         "localhost closed the connection without a response",
         "localhost reset the connection without a response",
         "localhost reset the connection without a response",
         "the response of localhost was cut short",
-        "localhost reset the connection in the middle of its response",
+        RESET_SECURE,
         "the response of localhost was cut short",
         "the request to localhost was not done within 0.4 s",
         "the request to localhost was not done within 0.4 s",
@@ -266,5 +271,7 @@ fn after_every_fault_no_socket_and_no_coroutine_is_left() {
     assert_eq!(told.len(), expected.len(), "{told:#?}");
     for (line, words) in told.iter().zip(expected) {
         assert!(line.contains(words), "{line} instead of {words}");
+        let is_race = [RESET_PLAIN, RESET_SECURE].contains(&words);
+        assert!(is_race || !line.contains("; or "), "{line}");
     }
 }

@@ -63,6 +63,11 @@ pub(crate) trait Dialect {
 
     /// Length of the whole and right answer at the front of `input`; `None` if it is incomplete.
     fn check_answer(&self, input: &[u8]) -> Result<Option<usize>, String>;
+
+    /// The peer's own question at the front of `input`, which is no answer: its length, and what is said to it.
+    fn question(&self, _input: &[u8]) -> Option<(usize, &'static [u8])> {
+        None
+    }
 }
 
 /// The dialect of a workload.
@@ -151,6 +156,8 @@ struct Connection {
     due: u32,
     /// The front of an incomplete answer.
     rest: Vec<u8>,
+    /// What is still to be said to the peer's own questions.
+    courtesy: Vec<u8>,
     /// Whether epoll reports room for writing.
     awaits_room: bool,
 }
@@ -191,6 +198,7 @@ impl Client {
             began: clock::now(),
             due: 0,
             rest: Vec::new(),
+            courtesy: Vec::new(),
             awaits_room: false,
         });
         Ok(())
@@ -358,25 +366,52 @@ impl Client {
             }
             Err(error) => return Err(format!("read: {error}")),
         };
-        let fresh = &self.area[..got];
-        if connection.rest.is_empty() {
-            let (answered, consumed) = judge(self.dialect.as_ref(), fresh, connection.due)?;
-            connection.rest.extend_from_slice(&fresh[consumed..]);
-            connection.due -= answered;
-            return Ok(answered);
-        }
-        connection.rest.extend_from_slice(fresh);
-        let (answered, consumed) = judge(self.dialect.as_ref(), &connection.rest, connection.due)?;
-        connection.rest.drain(..consumed);
+        let (fresh, dialect) = (&self.area[..got], self.dialect.as_ref());
+        let due = connection.due;
+        let Connection { rest, courtesy, .. } = &mut *connection;
+        let answered = if rest.is_empty() {
+            let (answered, consumed) = judge(dialect, fresh, due, courtesy)?;
+            rest.extend_from_slice(&fresh[consumed..]);
+            answered
+        } else {
+            rest.extend_from_slice(fresh);
+            let (answered, consumed) = judge(dialect, rest, due, courtesy)?;
+            rest.drain(..consumed);
+            answered
+        };
         connection.due -= answered;
+        connection.be_courteous()?;
         Ok(answered)
     }
 }
 
-/// Counts the whole answers in `input` and the bytes they take; more than `due` is an error.
-fn judge(dialect: &dyn Dialect, input: &[u8], due: u32) -> Result<(u32, usize), String> {
+impl Connection {
+    /// Answers the peer's questions, between batches.
+    fn be_courteous(&mut self) -> Result<(), String> {
+        if !self.courtesy.is_empty() && self.unsent == 0 {
+            let said = self.stream.write_all(&self.courtesy);
+            said.map_err(|error| format!("an answer to the peer's question: {error}"))?;
+            self.courtesy.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Counts the whole answers in `input` and the bytes they take; more than `due` is an error. What is to be said to
+/// questions among them goes to `courtesy`.
+fn judge(
+    dialect: &dyn Dialect,
+    input: &[u8],
+    due: u32,
+    courtesy: &mut Vec<u8>,
+) -> Result<(u32, usize), String> {
     let (mut answered, mut consumed) = (0, 0);
     while consumed < input.len() {
+        if let Some((len, said)) = dialect.question(&input[consumed..]) {
+            consumed += len;
+            courtesy.extend_from_slice(said);
+            continue;
+        }
         if answered == due {
             return Err(format!(
                 "{} bytes came that nobody asked for",

@@ -24,6 +24,10 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// Appended to the key before hashing (§1.3).
 const ACCEPT_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
+/// An empty ping, by which a server sees whether a socket that only listens is still there (§5.5.2), and the answer.
+const PING: &[u8] = b"\x89\0";
+const PONG: &[u8] = b"\x8a\x80\0\0\0\0";
+
 /// The masking key of every frame: no byte of it is zero, so that skipping the unmasking shows.
 pub(crate) const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -134,6 +138,10 @@ impl Dialect for Echo {
         }
         Ok((compared == self.answer.len()).then_some(compared))
     }
+
+    fn question(&self, input: &[u8]) -> Option<(usize, &'static [u8])> {
+        input.starts_with(PING).then_some((PING.len(), PONG))
+    }
 }
 
 #[cfg(test)]
@@ -164,6 +172,8 @@ mod tests {
         }
         assert_eq!(echo.check_answer(&right), Ok(Some(right.len())));
         assert!(echo.check_answer(&echo.batch).is_err());
+        assert_eq!(echo.question(&right), None);
+        assert_eq!(echo.question(&[PING, &right].concat()), Some((2, PONG)));
         let mut wrong = right;
         wrong[33] ^= 1;
         assert!(echo.check_answer(&wrong).is_err());

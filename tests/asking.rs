@@ -235,7 +235,7 @@ fn a_host_that_can_be_none_is_refused_by_its_name() {
             print(fails(net.request, `http://{host}/`))
             print(fails(net.websocket, `ws://{host}/`))
         end
-        print(fails(net.connect, { host = 'unix:/tmp/a\0b' }))",
+        print(fails(net.connect, { host = 'unix:/a\0b' }))",
     );
     for (line, host) in told.chunks(4).zip([r"a\0.test", "a b", r"a\n.test"]) {
         let none = "the host is neither a name nor an address";

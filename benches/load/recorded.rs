@@ -21,7 +21,7 @@ use crate::fresh::Samples;
 use crate::measure::cpu::CpuTime;
 use crate::peers::{PEERS, Peer};
 use crate::rounds::{Round, Series};
-use crate::scale::{Cost, Step};
+use crate::scale::{self, Cost, Step};
 use crate::workload::{Measure, WORKLOADS, Workload};
 
 /// Where, when and of what a run was.
@@ -113,8 +113,10 @@ fn parse(text: &str) -> Result<Run, String> {
         lines.push(line);
     }
     let about = lines.first().ok_or("holds no line")?.about.clone();
+    // Scale has rounds of its own.
     let rounds = lines
         .iter()
+        .filter(|line| line.workload != scale::WORKLOAD.name)
         .filter_map(|line| Some((line.rounds.as_ref()?.len(), line.round_ms?)))
         .max()
         .unwrap_or_default();
@@ -271,6 +273,23 @@ mod tests {
         };
         let loads = latencies[0].outcome.as_ref().unwrap();
         assert_eq!(loads.iter().map(|at| at.load).collect::<Vec<_>>(), [50, 90]);
+    }
+
+    #[test]
+    fn rounds_of_a_run_are_those_of_its_workloads_however_many_scale_has() {
+        let round = r#"{"answers":10,"wall_ns":5,"cpu_ns":20000,"user_ticks":1,"system_ticks":3}"#;
+        let with = |workload: &str, round_ms: u32, rounds: &[&str]| {
+            let rounds = rounds.join(",");
+            line(&format!(
+                r#""workload":"{workload}","peer":"huki","round_ms":{round_ms},"rounds":[{rounds}]"#
+            ))
+        };
+        let lines = [
+            with("get", 500, &[round]),
+            with("scale", 300, &[round, round]),
+        ];
+        let run = parse(&lines.join("\n")).unwrap();
+        assert_eq!(run.rounds, (1, 500));
     }
 
     #[test]

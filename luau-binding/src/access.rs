@@ -26,7 +26,7 @@ use hukilau_core::reactor::conns::ConnKey;
 use hukilau_core::transport::Peer;
 use sink::Sink;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::rc::Rc;
 use std::time::Duration;
@@ -66,7 +66,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Access {
     is_on: Cell<bool>,
-    open: RefCell<HashMap<(ConnKey, Exchange), Entry>>,
+    /// In order, so that those of one connection stand side by side.
+    open: RefCell<BTreeMap<(ConnKey, Exchange), Entry>>,
     done: RefCell<Vec<Entry>>,
     /// What `--access-log` says, for servers that say nothing.
     default: Option<(String, Sink)>,
@@ -204,10 +205,9 @@ impl Access {
             return;
         }
         let open = self.open.borrow();
-        let its = open.keys().filter(|(of, _)| *of == conn);
-        let mut left: Vec<_> = its.map(|(_, exchange)| *exchange).collect();
+        let its = open.range((conn, Exchange(0))..=(conn, Exchange(u32::MAX)));
+        let left: Vec<_> = its.map(|((_, exchange), _)| *exchange).collect();
         drop(open);
-        left.sort_unstable();
         for exchange in left {
             self.end(conn, exchange, true);
         }

@@ -26,14 +26,6 @@ const SCRIPT: &str = r#"
     error("as told")
 "#;
 
-fn start(workers: &str, script: &str) -> Served {
-    let mut child = huki(&["run", "--workers", workers, "-"]);
-    let mut stdin = child.stdin.take().expect("piped");
-    stdin.write_all(script.as_bytes()).expect("huki reads it");
-    drop(stdin);
-    Served::of(child)
-}
-
 /// Opens a socket; who serves it.
 fn open(server: &Served) -> (Client, u8) {
     let mut client = Client::open(server, "/", "");
@@ -74,7 +66,7 @@ fn counts(clients: &[(Client, u8)]) -> BTreeMap<char, usize> {
 
 #[test]
 fn the_worker_with_the_fewest_connections_gets_the_next() {
-    let server = start("3", &SCRIPT.replace("OPTIONS", ""));
+    let server = Served::in_workers("3", &SCRIPT.replace("OPTIONS", ""));
     let mut clients = all(&server, "123");
     // Those who came late catch up: it is connections that are even, not what was accepted.
     let most = counts(&clients).into_values().max().expect("three");
@@ -106,7 +98,7 @@ fn the_worker_with_the_fewest_connections_gets_the_next() {
 #[test]
 fn a_worker_that_is_down_gets_nothing_and_nobody_is_turned_away_meanwhile() {
     for failing in [b'1', b'2'] {
-        let server = start("2", &SCRIPT.replace("OPTIONS", ""));
+        let server = Served::in_workers("2", &SCRIPT.replace("OPTIONS", ""));
         let clients = all(&server, "12");
         let is_its = |(_, index): &(Client, u8)| *index == failing;
         let (mut its, others): (Vec<_>, Vec<_>) = clients.into_iter().partition(is_its);
@@ -136,7 +128,7 @@ fn a_worker_that_is_down_gets_nothing_and_nobody_is_turned_away_meanwhile() {
 #[test]
 fn limits_hold_for_connections_that_were_handed_over() {
     let limits = "limits = { connectionsPerIp = 2, connections = 3 },";
-    let server = start("2", &SCRIPT.replace("OPTIONS", limits));
+    let server = Served::in_workers("2", &SCRIPT.replace("OPTIONS", limits));
     let mut held = Vec::new();
     // Until the second worker has started, the first turns the third away.
     while held.len() < 4 {
@@ -157,7 +149,7 @@ fn limits_hold_for_connections_that_were_handed_over() {
 #[test]
 fn workers_that_are_full_leave_connections_waiting_and_lose_none() {
     let limits = "limits = { connections = 1 },";
-    let server = start("2", &SCRIPT.replace("OPTIONS", limits));
+    let server = Served::in_workers("2", &SCRIPT.replace("OPTIONS", limits));
     let mut first = vec![open(&server)];
     // The second worker may not be there yet, and then the first is full.
     first.push(open(&server));
@@ -179,7 +171,7 @@ fn workers_that_are_full_leave_connections_waiting_and_lose_none() {
 /// Who is connected when the signal comes has been accepted as far as it can know.
 #[test]
 fn a_drain_answers_all_who_have_connected() {
-    let server = start("3", &SCRIPT.replace("OPTIONS", ""));
+    let server = Served::in_workers("3", &SCRIPT.replace("OPTIONS", ""));
     let sockets = all(&server, "123");
     drop(sockets);
     let mut asking: Vec<TcpStream> = (0..60).map(|_| server.connect()).collect();
@@ -202,7 +194,7 @@ fn workers_share_a_socket_in_the_file_system_and_it_goes_with_the_last() {
     let path = std::env::temp_dir().join(format!("huki-{}.sock", std::process::id()));
     let address = format!("address = \"unix:{}\",", path.display());
     let script = SCRIPT.replace("balance = \"connections\",", "");
-    let server = start("3", &script.replace("OPTIONS", &address));
+    let server = Served::in_workers("3", &script.replace("OPTIONS", &address));
     let mut streams = Vec::new();
     let mut seen = BTreeMap::new();
     while seen.len() < 3 || seen.values().any(|count| *count < 2) {
@@ -225,7 +217,7 @@ fn workers_that_share_by_handing_over_notice_a_port_of_another_process() {
     let script = "local net = require('@huki/net')
         local server = net.serve({ port = PORT, balance = 'connections', request = function() return '' end })
         if require('@huki/process').worker.index == 1 then print(server.port) end";
-    let server = start("2", &script.replace("PORT", "0"));
+    let server = Served::in_workers("2", &script.replace("PORT", "0"));
     let mut child = huki(&["run", "--workers", "2", "-"]);
     let mut stdin = child.stdin.take().expect("piped");
     let taken = script.replace("PORT", &server.port.to_string());
@@ -254,7 +246,7 @@ fn a_server_that_stops_leaves_its_port_to_the_other_workers() {
         assert(server.port ~= other.port)
         if index == "1" then print(server.port) end
     "#;
-    let server = start("2", script);
+    let server = Served::in_workers("2", script);
     while server.get("/").1 != "2" {}
     while server.get("/stop").1 != "1" {}
     for _ in 0..20 {

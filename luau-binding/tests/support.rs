@@ -71,6 +71,15 @@ impl Served {
         Self::of(child)
     }
 
+    /// Runs `source` in so many workers. It prints its port itself, in one of them.
+    pub(crate) fn in_workers(workers: &str, source: &str) -> Self {
+        let mut child = huki(&["run", "--workers", workers, "-"]);
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(source.as_bytes()).expect("huki reads it");
+        drop(stdin);
+        Self::of(child)
+    }
+
     /// Takes a process whose first line ends with its port.
     pub(crate) fn of(mut child: Child) -> Self {
         let mut out = BufReader::new(child.stdout.take().expect("piped"));

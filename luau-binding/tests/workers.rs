@@ -32,14 +32,6 @@ const SCRIPT: &str = r#"
     error("as told")
 "#;
 
-fn start(workers: &str, script: &str) -> Served {
-    let mut child = huki(&["run", "--workers", workers, "-"]);
-    let mut stdin = child.stdin.take().expect("piped");
-    stdin.write_all(script.as_bytes()).expect("huki reads it");
-    drop(stdin);
-    Served::of(child)
-}
-
 /// Connects until each of `count` workers has a socket; they come by chance.
 fn one_of_each(server: &Served, count: usize) -> BTreeMap<u8, Client> {
     let mut clients = BTreeMap::new();
@@ -73,7 +65,7 @@ fn back(server: &Served, wanted: &[u8]) -> Client {
 
 #[test]
 fn a_message_published_by_one_worker_reaches_the_sockets_of_all_in_order() {
-    let server = start("3", SCRIPT);
+    let server = Served::in_workers("3", SCRIPT);
     let mut clients = one_of_each(&server, 3);
     assert_eq!(clients.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
     for index in 1..=3 {
@@ -92,7 +84,7 @@ fn a_message_published_by_one_worker_reaches_the_sockets_of_all_in_order() {
 
 #[test]
 fn a_worker_that_fails_starts_again_and_the_others_go_on() {
-    let server = start("3", SCRIPT);
+    let server = Served::in_workers("3", SCRIPT);
     let mut clients = one_of_each(&server, 3);
     let mut failing = clients.remove(&2).expect("one of each");
     failing.text("fail");
@@ -161,7 +153,7 @@ fn count_of(client: &mut Client, topic: &str) -> String {
 
 #[test]
 fn subscribers_are_counted_over_all_workers_as_they_join_leave_fail_and_come_back() {
-    let server = start("3", COUNTING);
+    let server = Served::in_workers("3", COUNTING);
     let mut clients = one_of_each(&server, 3);
     // Who has heard of it knows it: nobody has to ask twice.
     let steps = [("join", 1, 1), ("join", 2, 2), ("join", 3, 3)];
@@ -206,7 +198,7 @@ fn subscribers_are_counted_over_all_workers_as_they_join_leave_fail_and_come_bac
 
 #[test]
 fn process_exit_ends_all_workers_with_its_status() {
-    let server = start("3", SCRIPT);
+    let server = Served::in_workers("3", SCRIPT);
     let mut clients = one_of_each(&server, 3);
     clients.get_mut(&3).expect("one of each").text("exit");
     for client in clients.values_mut() {
@@ -220,7 +212,7 @@ fn process_exit_ends_all_workers_with_its_status() {
 
 #[test]
 fn a_signal_drains_all_workers() {
-    let server = start("3", SCRIPT);
+    let server = Served::in_workers("3", SCRIPT);
     let mut clients = one_of_each(&server, 3);
     let ended = std::thread::scope(|scope| {
         let ended = scope.spawn(|| server.signal("-TERM"));
@@ -258,7 +250,7 @@ fn a_port_of_another_process_is_in_use_though_workers_share_theirs() {
     let script = "local net = require('@huki/net')
         local server = net.serve(PORT, function() return 'hi' end)
         if require('@huki/process').worker.index == 1 then print(server.port) end";
-    let server = start("2", &script.replace("PORT", "0"));
+    let server = Served::in_workers("2", &script.replace("PORT", "0"));
     let output = run("2", &script.replace("PORT", &server.port.to_string()));
     let stderr = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(output.status.code(), Some(1), "{stderr}");

@@ -180,8 +180,10 @@ impl DerefMut for PooledBuf {
 
 impl Drop for PooledBuf {
     fn drop(&mut self) {
-        let loan = self.loan();
-        if let Some(pool) = loan.pool.take() {
+        // Shared only if the pool, which it goes back to just now, does not want it.
+        if let Some(loan) = Rc::get_mut(&mut self.0)
+            && let Some(pool) = loan.pool.take()
+        {
             loan.bytes.clear();
             pool.put(Self(Rc::clone(&self.0)));
         }

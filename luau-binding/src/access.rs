@@ -14,6 +14,7 @@
 
 mod sink;
 
+use crate::error::system_text;
 use crate::net::guards;
 use crate::net::request::Origin;
 use crate::net::server::ServerState;
@@ -280,7 +281,9 @@ impl Log {
                 has_agent = given.flag(stack, c"agent")?.unwrap_or(true);
                 has_referrer = given.flag(stack, c"referrer")?.unwrap_or(true);
                 if place.is_none() {
-                    return Err(given.error("option 'path' is needed"));
+                    return Err(
+                        given.error("option 'path', or \"-\" for standard output, is needed")
+                    );
                 }
             }
             _ => {
@@ -296,8 +299,9 @@ impl Log {
         };
         let sink = Sink::open(&place).map_err(|error| {
             options.error(format!(
-                "option 'accessLog': cannot open {}: {error}",
-                place.escape_debug()
+                "option 'accessLog': cannot open \"{}\": {}",
+                place.escape_debug(),
+                system_text(&error)
             ))
         })?;
         Ok(Some(Rc::new(Self {

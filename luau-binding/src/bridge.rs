@@ -15,28 +15,30 @@
 
 mod plain;
 mod report;
+mod upgrade;
 
 pub(crate) use plain::AtHand;
 
 use crate::access;
 use crate::net::client::upload::{self, Upload};
 use crate::net::request::{self, Origin, Source, Unfinished, View};
-use crate::net::response::{self, Fields};
+use crate::net::response;
 use crate::net::server::{ServerState, refusal};
 use crate::net::socket::{self, Event, SocketState};
 use crate::net::stream::{self, Begun, StreamState};
 use crate::net::{body, raw};
 use crate::runtime::Worker;
 use crate::scheduler::{self, Progress};
-use crate::vm::{Kind, Pin, Stack};
-use hukilau_core::conn::{Exchange, Misuse};
+use crate::vm::{Pin, Stack};
+use hukilau_core::conn::{Deadline, Exchange};
 use hukilau_core::http1::Request;
+use hukilau_core::reactor::ListenerKey;
 use hukilau_core::reactor::conns::ConnKey;
 use hukilau_core::reactor::inbox::{Cause, Completion, What};
-use hukilau_core::reactor::{Accept, ListenerKey};
-use hukilau_core::ws::{close_code, handshake};
+use hukilau_core::ws::close_code;
 use report::{Context, report};
 use std::rc::Rc;
+use upgrade::Offer;
 
 /// What a coroutine was started for, and so what its end means.
 #[derive(Debug)]
@@ -102,14 +104,6 @@ pub(crate) struct Asked {
     server: Rc<ServerState>,
     /// The request itself, kept once its handler is suspended, for reports.
     request: Option<Pin>,
-}
-
-/// An upgrade that waits for its decision.
-#[derive(Debug)]
-pub(crate) struct Offer {
-    asked: Asked,
-    /// What the client offers, as sent: names with commas between them.
-    protocols: Vec<u8>,
 }
 
 /// An error of a script.
@@ -190,6 +184,9 @@ fn close(worker: &Worker, conn: ConnKey, cause: &Cause) {
         .retain(|awaited| awaited.conn != conn);
     body::closed(worker, conn, cause);
     stream::closed(worker, conn);
+    if matches!(cause, Cause::TimedOut(Deadline::Handshake)) {
+        upgrade::timed_out(worker, conn);
+    }
     worker.access.closed(conn);
     with_socket(worker, conn, |socket| {
         let (code, reason) = match cause {
@@ -247,14 +244,7 @@ fn receive_request(
     }
     request::push(worker, &mut from, request, &origin);
     if upgrades {
-        let mut protocols = Vec::new();
-        if let Ok(offer) = handshake::check_upgrade(request) {
-            for protocol in offer.protocols() {
-                protocols.extend_from_slice(protocol);
-                protocols.push(b',');
-            }
-        }
-        upgrade(worker, &mut from, asked, protocols);
+        upgrade::ask(worker, &mut from, asked, request);
     } else {
         handle(worker, &mut from, asked);
     }
@@ -293,25 +283,6 @@ fn handle(worker: &Worker, from: &mut Stack<'_>, asked: Asked) {
         return response::respond_plain(worker, conn, exchange, 426, fields);
     };
     start(worker, from, Purpose::Request(asked), handler, &server);
-}
-
-/// Lets the script decide on an upgrade, whose request is on top of `from`.
-fn upgrade(worker: &Worker, from: &mut Stack<'_>, asked: Asked, protocols: Vec<u8>) {
-    let server = Rc::clone(&asked.server);
-    let callback = server
-        .websocket
-        .as_ref()
-        .and_then(|websocket| websocket.upgrade.as_ref());
-    let offer = Box::new(Offer { asked, protocols });
-    match callback {
-        Some(callback) => start(worker, from, Purpose::Upgrade(offer), callback, &server),
-        None => {
-            let accepted = accept(worker, from, &offer, None, None, &Fields::default());
-            if let Err(message) = accepted {
-                fail_request(worker, &offer.asked, "upgrade", &Failure::plain(&message));
-            }
-        }
-    }
 }
 
 /// Starts `function(request, server)` in a coroutine; the request is on top of `from`.
@@ -359,7 +330,7 @@ pub(crate) fn returned(worker: &Worker, purpose: Purpose, stack: &mut Stack<'_>)
         }
         Purpose::Plain(asked) => plain::returned(worker, asked, stack),
         Purpose::Upgrade(offer) => {
-            let answered = decide(worker, stack, &offer);
+            let answered = upgrade::decide(worker, stack, &offer);
             settle_answer(worker, stack, offer.asked, "upgrade", answered);
         }
         Purpose::Stream(stream) => {
@@ -474,108 +445,6 @@ pub(crate) fn report_socket(worker: &Worker, socket: &SocketState, message: &str
     };
     let server = socket.server.as_deref();
     report(worker, server, &Failure::plain(message), &context);
-}
-
-/// Acts on the result of an upgrade callback, at the bottom of `stack`.
-fn decide(worker: &Worker, stack: &mut Stack<'_>, offer: &Offer) -> Result<Option<Begun>, String> {
-    let Asked { conn, exchange, .. } = offer.asked;
-    match (stack.kind(1), stack.boolean(1)) {
-        (Kind::None | Kind::Nil, _) | (_, Some(false)) => {
-            response::respond_plain(worker, conn, exchange, 403, &[]);
-            Ok(None)
-        }
-        (_, Some(true)) => {
-            accept(worker, stack, offer, None, None, &Fields::default()).map(|()| None)
-        }
-        (Kind::Table, _) => decide_by_table(worker, stack, offer),
-        _ => Err(format!(
-            "upgrade returns true, false or a table, not {}",
-            stack.type_name(1)
-        )),
-    }
-}
-
-/// `{ status, headers, body }` refuses; `{ protocol, headers, data }` accepts.
-fn decide_by_table(
-    worker: &Worker,
-    stack: &mut Stack<'_>,
-    offer: &Offer,
-) -> Result<Option<Begun>, String> {
-    stack.resize(1);
-    stack.push_field(1, c"status");
-    let is_refused = !stack.is_nil(2);
-    stack.pop(1);
-    if is_refused {
-        return response::respond(worker, stack, offer.asked.conn, offer.asked.exchange);
-    }
-    let options = crate::value::Options {
-        index: 1,
-        owner: "upgrade",
-    };
-    let plain = |raise: crate::vm::Raise| raise.0.into_owned();
-    options
-        .check_keys(stack, &["protocol", "headers", "data", "status", "body"])
-        .map_err(plain)?;
-    let protocol = options.text(stack, c"protocol").map_err(plain)?;
-    let mut fields = Fields::default();
-    stack.push_field(1, c"headers");
-    if !stack.is_nil(2) {
-        response::read_headers(stack, 2, &mut fields)?;
-    }
-    stack.push_field(1, c"data");
-    let data = (!stack.is_nil(3)).then_some(3);
-    accept(worker, stack, offer, protocol.as_deref(), data, &fields).map(|()| None)
-}
-
-/// Accepts an upgrade, and makes the socket's object.
-fn accept(
-    worker: &Worker,
-    stack: &mut Stack<'_>,
-    offer: &Offer,
-    protocol: Option<&str>,
-    data: Option<i32>,
-    fields: &Fields,
-) -> Result<(), String> {
-    let Asked {
-        conn,
-        exchange,
-        server,
-        ..
-    } = &offer.asked;
-    let Some(websocket) = &server.websocket else {
-        return Err("the server has no websocket options".to_owned());
-    };
-    let protocol = protocol.map(str::as_bytes);
-    let mut offered = offer.protocols.split(|byte| *byte == b',');
-    if let Some(protocol) = protocol
-        && (protocol.is_empty() || !offered.any(|offered| offered == protocol))
-    {
-        return Err(format!(
-            "upgrade: the client did not offer the protocol '{}'",
-            protocol.escape_ascii()
-        ));
-    }
-    let accepted = fields.with(|fields| {
-        let accept = Accept {
-            protocol,
-            fields,
-            settings: Rc::clone(&websocket.settings),
-        };
-        worker
-            .reactor
-            .borrow_mut()
-            .accept_websocket(*conn, *exchange, &accept)
-    });
-    match accepted {
-        Ok(()) => {
-            worker.access.upgraded(*conn, *exchange);
-            socket::create(worker, stack, *conn, Some(server), protocol, data);
-        }
-        // The client has gone while the script decided.
-        Err(Misuse::Gone) => {}
-        Err(misuse) => return Err(format!("upgrade: {misuse}")),
-    }
-    Ok(())
 }
 
 impl Failure {

@@ -54,6 +54,15 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// What the system said, without the number by which it said it.
+pub(crate) fn system_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
 impl From<mlua::Error> for Error {
     fn from(error: mlua::Error) -> Self {
         Self::Vm(error.to_string())

@@ -13,6 +13,7 @@
 //!
 //! Not here: what the built-in modules hold (`net/`, `std/`).
 
+use crate::error::system_text;
 use crate::runtime::Worker;
 use crate::surface;
 use mlua::luau::{FsRequirer, NavigateError, Require};
@@ -172,7 +173,7 @@ pub(crate) fn read_source(path: &str) -> Result<Vec<u8>, String> {
             std::io::ErrorKind::IsADirectory => "; a script is a file, such as init.luau in it",
             _ => "",
         };
-        format!("cannot read {path}: {error}{hint}")
+        format!("cannot read {path}: {}{hint}", system_text(&error))
     })
 }
 
@@ -255,7 +256,8 @@ impl Require for Requirer {
         if let Purpose::Run(loaded) = &self.purpose {
             loaded.add(Path::new(&path));
         }
-        let source = std::fs::read(&path).map_err(|error| format!("cannot read {shown}: {error}"));
+        let source = std::fs::read(&path)
+            .map_err(|error| format!("cannot read {shown}: {}", system_text(&error)));
         if let (Purpose::Run(_), Ok(source)) = (&self.purpose, &source)
             && let Some(worker) = lua.app_data_ref::<Rc<Worker>>()
         {

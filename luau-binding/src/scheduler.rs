@@ -486,11 +486,17 @@ fn suspended(worker: &Worker, id: u32, purpose: Purpose) -> Progress {
 /// Ends a task whose coroutine will never tell.
 fn lose(worker: &Worker, id: u32, why: &str) {
     let purpose = worker.scheduler.borrow_mut().purpose(id);
+    let coroutine = worker.scheduler.borrow().coroutine(id);
+    // Where it has yielded for ever.
+    let place = coroutine
+        .filter(|coroutine| coroutine.is_suspended())
+        .map(|coroutine| coroutine.stack(worker).place_of_call());
+    let why = place.unwrap_or_default() + why;
     worker.scheduler.borrow_mut().retire(id, false);
     if matches!(purpose, Purpose::Detached) {
         return;
     }
-    bridge::raised(worker, purpose, Failure::plain(why));
+    bridge::raised(worker, purpose, Failure::plain(&why));
 }
 
 /// Resumes what is due at `now`, at most as much as a turn may.
@@ -562,9 +568,20 @@ impl Scheduler {
         })
     }
 
+    /// The coroutine of a task.
+    fn coroutine(&self, id: u32) -> Option<Rc<Coroutine>> {
+        self.get(id)?.coroutine.clone()
+    }
+
     /// Changes the purpose of a suspended task, to remember what it will need when it goes on.
     pub(crate) fn purpose_mut(&mut self, id: u32) -> Option<&mut Purpose> {
         self.get_mut(id).map(|task| &mut task.purpose)
+    }
+
+    /// The purpose of a task that `is_it` accepts. Looks at all of them.
+    pub(crate) fn find(&mut self, is_it: impl Fn(&Purpose) -> bool) -> Option<&mut Purpose> {
+        let mut purposes = self.tasks.iter_mut().map(|task| &mut task.purpose);
+        purposes.find(|purpose| is_it(purpose))
     }
 
     /// A script has got hold of the coroutine of task `id`.

@@ -165,13 +165,34 @@ impl Options<'_> {
 /// The value at `index` for a message: its type, and what it is if that is short.
 pub(crate) fn describe(stack: &Stack<'_>, index: i32) -> String {
     if let Some(number) = stack.number(index) {
-        return number.to_string();
+        return show_number(number);
+    }
+    if let Some(is_true) = stack.boolean(index) {
+        return is_true.to_string();
     }
     match stack.string(index) {
         Some(bytes) if bytes.len() <= 40 => {
             format!("the string \"{}\"", bytes.escape_ascii())
         }
-        _ => stack.type_name(index),
+        Some(bytes) => format!("a string of {} bytes", bytes.len()),
+        None if stack.is_nil(index) => "nil".to_owned(),
+        None => {
+            let name = stack.type_name(index);
+            let article = match name.bytes().next() {
+                Some(b'a' | b'e' | b'i' | b'o' | b'u') => "an",
+                _ => "a",
+            };
+            format!("{article} {name}")
+        }
+    }
+}
+
+/// A number as scripts would write it: what takes many digits has an exponent.
+fn show_number(number: f64) -> String {
+    let is_plain = number == 0.0 || !number.is_finite() || (1e-5..1e17).contains(&number.abs());
+    match is_plain {
+        true => number.to_string(),
+        false => format!("{number:e}"),
     }
 }
 

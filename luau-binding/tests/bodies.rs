@@ -306,7 +306,7 @@ fn a_body_that_is_no_form_raises_and_says_why() {
         (
             "",
             "a=1",
-            "the body's content-type is '', not application/x-www-form-urlencoded or multipart/form-data",
+            "there is no content-type; it must be application/x-www-form-urlencoded or multipart/form-data",
         ),
         (
             "Content-Type: text/plain\r\n",

@@ -46,7 +46,7 @@ fn help_goes_to_standard_output_and_wrong_use_to_standard_error() {
 #[test]
 fn a_script_that_is_not_there_is_one_line() {
     let output = finish(&["run", "no/such.luau"]);
-    let stderr = "cannot read no/such.luau: No such file or directory (os error 2)\n";
+    let stderr = "cannot read no/such.luau: No such file or directory\n";
     check(&output, 1, "", stderr);
 }
 

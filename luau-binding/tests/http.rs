@@ -141,15 +141,15 @@ fn what_cannot_be_an_answer_is_a_500_that_names_it() {
         ),
         (
             "body",
-            "response: body must be a string, a buffer or a function, not table",
+            "response: body must be a string, a buffer or a function, not a table",
         ),
         (
             "headers",
-            "response: headers must be a table of names and values, not string",
+            "response: headers must be a table of names and values, not the string \"x\"",
         ),
         (
             "value",
-            "response: header 'a' must be a string, a number or a list of them, not function",
+            "response: header 'a' must be a string, a number or a list of them, not a function",
         ),
         (
             "list",

@@ -40,6 +40,7 @@ scripts! {
     requires,
     sandbox,
     serve_options,
+    socket_end,
     tasks,
     udp,
 }

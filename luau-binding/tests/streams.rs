@@ -272,7 +272,7 @@ fn events_reach_their_reader_and_cannot_be_injected() {
     assert_eq!(body, want);
     for message in [
         "events:send: 'event' may hold no line end and no NUL",
-        "events:send: 'data' must be a string, not table; net.jsonEncode makes one of a table",
+        "events:send: 'data' must be a string, not a table; net.jsonEncode makes one of a table",
         "events:send: unknown option 'dta' (did you mean 'data'?)",
         "events:send: the event is empty; it has 'data', or at least a 'comment'",
         "events:send: argument #1 must be a string or a table { event, data, id, retry, comment }, not 5",
@@ -307,9 +307,9 @@ fn what_cannot_be_a_streamed_answer_is_a_500_that_names_it() {
         ("both", "it has a body and events; it can have one of them"),
         (
             "number",
-            "body must be a string, a buffer or a function, not number",
+            "body must be a string, a buffer or a function, not 5",
         ),
-        ("events", "events must be a function, not string"),
+        ("events", "events must be a function, not the string \"x\""),
         (
             "status",
             "status must be a whole number from 200 to 599, not 99",

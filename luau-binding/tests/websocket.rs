@@ -268,7 +268,7 @@ fn arguments_of_a_socket_are_checked() {
         "ws:send: argument #1 must be a string or a buffer, not 5",
         "ws:send: text must be valid UTF-8",
         "ws:close: argument #1 must be a close code from 1000 to 4999, not 5",
-        "ws:close: the code must be 1000 to 1003, 1007 to 1014 or 3000 to 4999, and the reason UTF-8 of at most 123 bytes",
+        "ws:close: argument #1 must be a close code that may be sent: 1000 to 1003, 1007 to 1014 or 3000 to 4999, not 1006",
         "ws:ping: a ping carries at most 125 bytes",
         "ws:bindMessage: argument #1 must be a function, not 1",
         "WebSocket: only `data` can be assigned; put what belongs to the script there",

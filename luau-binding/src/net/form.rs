@@ -36,10 +36,12 @@ pub(super) fn read(stack: &mut Stack<'_>) -> Outcome {
         return Ok(Returns::Values(1));
     }
     if !kind.eq_ignore_ascii_case(b"multipart/form-data") {
+        let found = match kind {
+            b"" => "there is no content-type; it must be".to_owned(),
+            _ => format!("the body's content-type is '{}', not", kind.escape_ascii()),
+        };
         return Err(Raise::from(format!(
-            "request:form: the body's content-type is '{}', not application/x-www-form-urlencoded \
-             or multipart/form-data",
-            kind.escape_ascii()
+            "request:form: {found} application/x-www-form-urlencoded or multipart/form-data"
         )));
     }
     let refuse = |rule: &str| Raise::from(format!("request:form: {rule}"));

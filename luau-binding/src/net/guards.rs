@@ -22,8 +22,8 @@ use super::server::ServerState;
 use super::socket::SocketState;
 use crate::bridge;
 use crate::runtime::Worker;
-use crate::value::Options;
-use crate::vm::{self, Raise, Stack};
+use crate::value::{Options, describe};
+use crate::vm::{self, Kind, Raise, Stack};
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use hukilau_core::http1::Request;
 use hukilau_core::proxy_header::{AddressBlock, ProxyHeaders};
@@ -146,16 +146,22 @@ impl Guards {
             stack.pop(1);
         }
         if let Some(index) = options.table(stack, c"trustProxy")? {
-            for n in 1..=stack.table_len(index) {
-                stack.push_element(index, n);
-                let at = stack.len();
-                let text = stack.string(at).map(String::from_utf8_lossy);
+            let must =
+                "option 'trustProxy' must be a list of addresses or blocks such as \"10.0.0.0/8\"";
+            let mut cursor = 0;
+            while let Some(next) = stack.next_entry(index, cursor) {
+                cursor = next;
+                let (key, value) = (stack.len() - 1, stack.len());
+                if stack.kind(key) != Kind::Number {
+                    let found = describe(stack, key);
+                    return Err(options.error(format!("{must}; one of its keys is {found}")));
+                }
+                let text = stack.string(value).map(String::from_utf8_lossy);
                 let Some(block) = text.as_deref().and_then(AddressBlock::parse) else {
-                    return Err(options.error(
-                        "option 'trustProxy' must be a list of addresses or blocks such as \"10.0.0.0/8\"",
-                    ));
+                    let found = describe(stack, value);
+                    return Err(options.error(format!("{must}, not of {found}")));
                 };
-                stack.pop(1);
+                stack.pop(2);
                 guards.trusted.push(block);
             }
             stack.pop(1);

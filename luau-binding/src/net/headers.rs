@@ -13,7 +13,7 @@
 use super::methods;
 use super::request::View;
 use crate::runtime::Worker;
-use crate::value::bad_argument;
+use crate::value::{bad_argument, describe};
 use crate::vm::atom::Atom;
 use crate::vm::object::{Metatable, Tag};
 use crate::vm::{Outcome, Raise, Returns, Stack};
@@ -24,7 +24,7 @@ pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> 
     Metatable::new(lua, worker, Tag::Headers, c"Headers")?
         .with(c"__index", header)?
         .with(c"__newindex", |_| {
-            Err(Raise::from("Headers: they cannot be changed"))
+            Err(Raise::from("headers that have arrived cannot be changed"))
         })?
         .with(c"__namecall", call_headers)?
         .with(c"__iter", iterate)?
@@ -49,7 +49,7 @@ fn header(stack: &mut Stack<'_>) -> Outcome {
     if stack.string(2).is_none() {
         return Err(Raise::from(format!(
             "headers are read by name, not by {}",
-            stack.type_name(2)
+            describe(stack, 2)
         )));
     }
     let is_found = stack.push_borrowed(|stack| {

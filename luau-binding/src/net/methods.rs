@@ -9,7 +9,7 @@
 //! Not here: what the methods do (`request.rs`, `socket.rs`, `server.rs`).
 
 use crate::runtime::Worker;
-use crate::value::advice;
+use crate::value::{advice, describe};
 use crate::vm::atom::Atom;
 use crate::vm::object::Tag;
 use crate::vm::{self, Outcome, Pin, Raise, Stack};
@@ -53,11 +53,13 @@ pub(crate) fn push(stack: &mut Stack<'_>, tag: Tag, atom: Atom) -> Result<bool, 
 
 /// The error of reading a member that is not there, whose name is at 2.
 pub(crate) fn unknown(stack: &Stack<'_>, owner: &str, members: &[&str]) -> Raise {
-    let name = stack
-        .string(2)
-        .map(|name| name.escape_ascii().to_string())
-        .unwrap_or_else(|| stack.type_name(2));
-    no_member(owner, &name, members)
+    match stack.string(2) {
+        Some(name) => no_member(owner, &name.escape_ascii().to_string(), members),
+        None => Raise::from(format!(
+            "{owner}: members have names, not {}",
+            describe(stack, 2)
+        )),
+    }
 }
 
 /// The error of calling a method that is not there.

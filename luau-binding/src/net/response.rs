@@ -14,7 +14,7 @@ mod quick;
 
 use super::stream::{Begun, Face};
 use crate::runtime::Worker;
-use crate::value::advice;
+use crate::value::{advice, describe};
 use crate::vm::{Kind, Stack};
 use hukilau_core::conn::{Exchange, Misuse, Response};
 use hukilau_core::reactor::conns::ConnKey;
@@ -96,7 +96,7 @@ pub(crate) fn respond(
         }
         _ => Err(format!(
             "response: a handler returns a string, a buffer, a table {{ status, headers, body }} or nothing, not {}",
-            crate::value::describe(stack, 1)
+            describe(stack, 1)
         )),
     }
 }
@@ -170,33 +170,33 @@ pub(super) fn send(
 
 /// Names the field or the status that core refused.
 fn explain(misuse: Misuse, response: &Response<'_>) -> String {
-    use hukilau_core::http1::token::{is_field_name, is_field_value};
     match misuse {
-        Misuse::InvalidField => {
-            let bad = response
-                .fields
-                .iter()
-                .find(|(name, value)| !is_field_name(name) || !is_field_value(value));
-            match bad {
-                Some((name, _)) if is_field_name(name) => format!(
-                    "response: the value of header '{}' holds a line end or another control character",
-                    name.escape_ascii()
-                ),
-                Some((name, _)) => format!(
-                    "response: '{}' cannot be the name of a header: letters, digits and -_ are safe",
-                    name.escape_ascii()
-                ),
-                None => "response: Content-Length, Transfer-Encoding, Connection and the like are \
-                         written by the server itself"
-                    .to_owned(),
-            }
-        }
+        Misuse::InvalidField => match explain_field(response.fields) {
+            Some(why) => format!("response: {why}"),
+            None => "response: Content-Length, Transfer-Encoding, Connection and the like are \
+                     written by the server itself"
+                .to_owned(),
+        },
         Misuse::InvalidStatus => format!(
             "response: status must lie between 200 and 599, not {}",
             response.status
         ),
         other => format!("response: {other}"),
     }
+}
+
+/// The first of `fields` that cannot be sent, and why; `None` if all can, as far as it is up to them.
+pub(crate) fn explain_field(fields: &[(&[u8], &[u8])]) -> Option<String> {
+    use hukilau_core::http1::token::{is_field_name, is_field_value};
+    let (name, _) = fields
+        .iter()
+        .find(|(name, value)| !is_field_name(name) || !is_field_value(value))?;
+    let shown = name.escape_ascii();
+    Some(if is_field_name(name) {
+        format!("the value of header '{shown}' holds a line end or another control character")
+    } else {
+        format!("'{shown}' cannot be the name of a header: letters, digits and -_ are safe")
+    })
 }
 
 /// What a response table said beside its headers.
@@ -229,7 +229,7 @@ fn read_table(stack: &mut Stack<'_>, index: i32, fields: &mut Fields) -> Result<
                 let Some(status) = status else {
                     return Err(format!(
                         "response: status must be a whole number from 200 to 599, not {}",
-                        crate::value::describe(stack, value)
+                        describe(stack, value)
                     ));
                 };
                 #[expect(
@@ -277,11 +277,11 @@ fn read_body(stack: &Stack<'_>, value: i32, face: Face, parts: &mut Parts) -> Re
         }
         (Face::Pieces, _) => Err(format!(
             "response: body must be a string, a buffer or a function, not {}",
-            stack.type_name(value)
+            describe(stack, value)
         )),
         (Face::Events, _) => Err(format!(
             "response: events must be a function, not {}",
-            stack.type_name(value)
+            describe(stack, value)
         )),
     }
 }
@@ -306,7 +306,7 @@ pub(crate) fn read_headers(
     if stack.kind(index) != Kind::Table {
         return Err(format!(
             "response: headers must be a table of names and values, not {}",
-            stack.type_name(index)
+            describe(stack, index)
         ));
     }
     let mut cursor = 0;
@@ -316,7 +316,7 @@ pub(crate) fn read_headers(
         let Some(name) = stack.string(key).map(<[u8]>::to_vec) else {
             return Err(format!(
                 "response: the name of a header must be a string, not {}",
-                stack.type_name(key)
+                describe(stack, key)
             ));
         };
         if stack.kind(value) == Kind::Table {
@@ -347,7 +347,7 @@ fn read_value(
         return Err(format!(
             "response: header '{}' must be a string, a number or a list of them, not {}",
             name.escape_ascii(),
-            stack.type_name(index)
+            describe(stack, index)
         ));
     }
     Ok(())

@@ -95,6 +95,8 @@ pub(crate) struct SocketState {
     is_connected: Cell<bool>,
     /// Nothing more will come from the connection.
     has_ended: Cell<bool>,
+    /// A callback has heard of the end.
+    is_end_told: Cell<bool>,
     /// How it was closed, once it was.
     end: OnceCell<Box<End>>,
     /// Which slots have been set.
@@ -159,6 +161,11 @@ impl SocketState {
         let queue = self.queue.borrow();
         let first = queue.as_ref().and_then(|queue| queue.events.front());
         matches!(first, Some(Event::Close))
+    }
+
+    /// Whether it has ended, and nobody was there to be told.
+    fn is_end_untold(&self) -> bool {
+        self.has_ended.get() && self.has_delivered_all() && !self.is_end_told.get()
     }
 
     /// Whether the script has heard of everything.
@@ -242,6 +249,7 @@ pub(crate) fn create(
         rare: is_rare.then(|| Box::new(Rare { protocol, meter })),
         is_connected: Cell::new(true),
         has_ended: Cell::new(false),
+        is_end_told: Cell::new(false),
         end: OnceCell::new(),
         slots: Cell::new(0),
         object: Cell::new(None),
@@ -428,6 +436,8 @@ fn dispatch(worker: &Worker, socket: &Rc<SocketState>, event: Event) {
             1
         }),
         Event::Close => {
+            // Who binds a callback because `next` gave nil is called below, and not once more.
+            socket.is_end_told.set(true);
             if let Some(waiter) = socket.waiter.take() {
                 let from = worker.root.stack(worker);
                 scheduler::wake(worker, &from, waiter, |stack| {
@@ -438,6 +448,7 @@ fn dispatch(worker: &Worker, socket: &Rc<SocketState>, event: Event) {
             if socket.is_busy() {
                 return enqueue(worker, socket, Event::Close);
             }
+            socket.is_end_told.set(has_callback(socket, Slot::Close));
             call(worker, socket, Slot::Close, |stack| {
                 let end = socket.end.get();
                 let code = end.map_or(close_code::ABNORMAL, |end| end.code);

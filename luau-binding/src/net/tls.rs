@@ -11,6 +11,7 @@
 //! `runtime.rs`).
 
 use super::request::View;
+use crate::error::system_text;
 use crate::runtime::Worker;
 use crate::value::Options;
 use crate::vm::{Kind, Raise, Stack};
@@ -182,7 +183,13 @@ pub(crate) fn pem(source: &str) -> Result<Vec<u8>, String> {
     if source.contains(PEM_MARK) {
         return Ok(source.as_bytes().to_vec());
     }
-    std::fs::read(source).map_err(|error| format!("cannot read {}: {error}", source.escape_debug()))
+    if source.is_empty() {
+        return Err("is empty; it takes a path or PEM text".to_owned());
+    }
+    std::fs::read(source).map_err(|error| {
+        let why = system_text(&error);
+        format!("cannot read {}: {why}", source.escape_debug())
+    })
 }
 
 /// Reloads every server that speaks TLS; whether there is one. What fails is reported.

@@ -39,7 +39,7 @@ pub(super) fn read_client(
             Some(client(worker, stack, Options { index, owner })?)
         }
         _ => {
-            let what = stack.type_name(index);
+            let what = crate::value::describe(stack, index);
             let must = "option 'tls' must be true, false or a table";
             return Err(options.error(format!("{must}, not {what}")));
         }

@@ -169,16 +169,25 @@ pub(super) fn read_refusals(
     while let Some(next) = stack.next_entry(index, cursor) {
         cursor = next;
         let (key, value) = (stack.len() - 1, stack.len());
-        let must = "must be tables or false, by statuses from 400 to 599";
-        let wrong = || Raise::from(format!("{owner}: its entries {must}"));
         let number = stack.number(key).filter(|number| number.fract() == 0.0);
         let number = number.filter(|number| (400.0..=599.0).contains(number));
+        let number = number.ok_or_else(|| {
+            let found = describe(stack, key);
+            Raise::from(format!(
+                "{owner}: its keys must be statuses from 400 to 599, not {found}"
+            ))
+        })?;
         #[expect(clippy::cast_possible_truncation, reason = "checked to be below 600")]
-        let status = number.ok_or_else(wrong)? as u16;
+        let status = number as u16;
         let set = match (stack.kind(value), stack.boolean(value)) {
             (Kind::Boolean, Some(false)) => refusals.set_silent(status),
-            (Kind::Table, _) => refusals.set_page(status, read_page(stack, value)?),
-            _ => return Err(wrong()),
+            (Kind::Table, _) => refusals.set_page(status, read_page(stack, value, status)?),
+            _ => {
+                let found = describe(stack, value);
+                return Err(Raise::from(format!(
+                    "{owner}[{status}]: it must be a table {{ reason, headers, body }} or false, not {found}"
+                )));
+            }
         };
         set.map_err(|misuse| match misuse {
             Misuse::InvalidField => Raise::from(format!(
@@ -193,10 +202,11 @@ pub(super) fn read_refusals(
 }
 
 /// The page at `index`.
-fn read_page(stack: &mut Stack<'_>, index: i32) -> Result<RefusalPage, Raise> {
+fn read_page(stack: &mut Stack<'_>, index: i32, status: u16) -> Result<RefusalPage, Raise> {
+    let owner = format!("net.serve: refusals[{status}]");
     let given = Options {
         index,
-        owner: "net.serve: refusals",
+        owner: &owner,
     };
     given.check_keys(stack, &["reason", "headers", "body"])?;
     let mut page = RefusalPage::default();
@@ -218,7 +228,9 @@ fn read_page(stack: &mut Stack<'_>, index: i32) -> Result<RefusalPage, Raise> {
         let body = stack.bytes(at).map(Box::from);
         page.body = body.ok_or_else(|| {
             let found = describe(stack, at);
-            given.error(format!("'body' must be a string or a buffer, not {found}"))
+            given.error(format!(
+                "option 'body' must be a string or a buffer, not {found}"
+            ))
         })?;
     }
     stack.pop(1);

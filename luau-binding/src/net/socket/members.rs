@@ -8,7 +8,7 @@
 //!
 //! Not here: the queue and the callbacks (`socket.rs`).
 
-use super::{Event, Slot, Socket, SocketState, dequeue, push_message};
+use super::{Event, Slot, Socket, SocketState, dequeue, enqueue, push_message};
 use crate::net::{methods, topics};
 use crate::runtime::Worker;
 use crate::scheduler;
@@ -59,6 +59,9 @@ pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> 
     )?;
     topics::install_sockets(lua, worker)
 }
+
+/// What a close frame has room for. RFC 6455 §5.5.
+const CLOSE_REASON_BYTES_MAX: usize = 123;
 
 const MEMBERS: &[&str] = &[
     "send",
@@ -180,10 +183,6 @@ fn invoke(stack: &mut Stack<'_>) -> Outcome {
 fn refused(method: &str, misuse: Misuse) -> Raise {
     Raise::from(match misuse {
         Misuse::Gone | Misuse::Closing => format!("ws:{method}: the WebSocket is closed"),
-        Misuse::InvalidClose => format!(
-            "ws:{method}: the code must be 1000 to 1003, 1007 to 1014 or 3000 to 4999, and the reason UTF-8 of at most \
-             123 bytes"
-        ),
         other => format!("ws:{method}: {other}"),
     })
 }
@@ -279,6 +278,19 @@ fn close(stack: &mut Stack<'_>) -> Outcome {
             socket.is_connected.set(false);
             Ok(Returns::Values(0))
         }
+        Err(Misuse::InvalidClose) if reason.len() > CLOSE_REASON_BYTES_MAX => {
+            let len = reason.len();
+            Err(Raise::from(format!(
+                "ws:close: argument #2 must be a reason of at most {CLOSE_REASON_BYTES_MAX} bytes, not {len}"
+            )))
+        }
+        Err(Misuse::InvalidClose) if std::str::from_utf8(reason).is_err() => Err(Raise::from(
+            "ws:close: argument #2 must be a reason that is valid UTF-8",
+        )),
+        Err(Misuse::InvalidClose) => {
+            let must = "a close code that may be sent: 1000 to 1003, 1007 to 1014 or 3000 to 4999";
+            Err(bad_argument(stack, "ws:close", 2, must))
+        }
         Err(misuse) => Err(refused("close", misuse)),
     }
 }
@@ -318,8 +330,11 @@ fn bind(stack: &mut Stack<'_>, slot: Slot, method: &str) -> Result<Rc<SocketStat
     stack.push_copy(2);
     stack.set_slot(1, slot.number());
     socket.slots.set(socket.slots.get() | slot.bit());
+    let worker = stack.worker()?;
+    if slot == Slot::Close && socket.is_end_untold() {
+        enqueue(worker, &socket, Event::Close);
+    }
     if !socket.has_delivered_all() {
-        let worker = stack.worker()?;
         let pin = socket.object.take();
         let pin = pin.unwrap_or_else(|| stack.pin(1, worker.root.released()));
         socket.object.set(Some(pin));

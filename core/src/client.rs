@@ -44,7 +44,7 @@ mod spec;
 pub use error::{ClientError, Phase};
 pub use pool::PoolLimits;
 pub use proxy::{Proxies, Proxy, ProxyError, basic};
-pub use redirect::RedirectError;
+pub use redirect::{RedirectError, RedirectMethod};
 pub use spec::{
     ClientEvent, ClientResponse, ProxyChoice, RequestBody, RequestKey, RequestSpec, Timeouts,
     WebSocketSpec,

@@ -376,8 +376,9 @@ impl Request {
             return Ok(());
         }
         if self.spec.redirects_max > 0 {
-            let (method, from) = (&self.spec.method, &self.spec.url);
-            let step = redirect::step(status, method, from, values(b"location"));
+            let (spec, locations) = (&self.spec, values(b"location"));
+            let method = (spec.method.as_slice(), spec.redirect_method);
+            let step = redirect::step(status, method, &spec.url, locations);
             if let Some(step) = step.map_err(ClientError::Redirect)? {
                 let is_gone = matches!(self.spec.body, RequestBody::Pieces(_));
                 if is_gone && !step.becomes_get {

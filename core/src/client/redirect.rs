@@ -15,10 +15,38 @@
 //! | 307, 308 | stays | sent again | 9110 §15.4.8, §15.4.9 |
 //! | another 3xx, or no `Location` | – | the response is the answer | 9110 §15.4 |
 //!
+//! [`RedirectMethod`] has the other readings of the first two rows that are about.
+//!
 //! Not here: how often (`client.rs`); resolving references (`url/absolute.rs`).
 
 use crate::url::absolute::{Host, Url, UrlError};
 use core::fmt;
+
+/// What becomes of the method over a redirect. Over 307 and 308 it stays in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RedirectMethod {
+    /// `POST` becomes `GET` over 301, 302 and 303, others but `HEAD` over 303. RFC 9110 §15.4.
+    #[default]
+    Standard,
+    /// All but `HEAD` become `GET` over 301, 302 and 303.
+    Get,
+    /// It stays, and the body is sent again.
+    Keep,
+}
+
+impl RedirectMethod {
+    /// Whether `method` becomes `GET`; `None` if the status is none of a redirect.
+    fn becomes_get(self, status: u16, method: &[u8]) -> Option<bool> {
+        let has_own_body = method != b"HEAD" && method != b"GET";
+        match (status, self) {
+            (301 | 302, Self::Standard) => Some(method == b"POST"),
+            (303, Self::Standard) | (301..=303, Self::Get) => Some(has_own_body),
+            (301..=303, Self::Keep) | (307 | 308, _) => Some(false),
+            _ => None,
+        }
+    }
+}
 
 /// The next request that a response asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,21 +132,18 @@ impl fmt::Display for RedirectError {
 impl core::error::Error for RedirectError {}
 
 /// What a response with `status` and these values of `Location` asks for, where `method` was asked
-/// of `from`; `None` if it is the answer itself.
+/// of `from`, and what becomes of it is told by `rule`; `None` if it is the answer itself.
 ///
 /// # Errors
 /// It asks for something that must not be followed.
 pub(super) fn step<'a>(
     status: u16,
-    method: &[u8],
+    (method, rule): (&[u8], RedirectMethod),
     from: &Url,
     mut locations: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Option<Step>, RedirectError> {
-    let becomes_get = match status {
-        301 | 302 => method == b"POST",
-        303 => method != b"HEAD" && method != b"GET",
-        307 | 308 => false,
-        _ => return Ok(None),
+    let Some(becomes_get) = rule.becomes_get(status, method) else {
+        return Ok(None);
     };
     // Two of them contradict each other; whoever asked shall see that.
     let (Some(location), None) = (locations.next(), locations.next()) else {
@@ -186,7 +211,7 @@ mod tests {
         let from = Url::parse(from.as_bytes()).expect("a good URL");
         step(
             status,
-            method.as_bytes(),
+            (method.as_bytes(), RedirectMethod::Standard),
             &from,
             [to.as_bytes()].into_iter(),
         )
@@ -221,6 +246,17 @@ mod tests {
             assert_eq!(step.url.to_string(), "http://a/c");
             assert_eq!(step.keeps(b"Content-Type"), !becomes_get);
         }
+        let others = [
+            (RedirectMethod::Get, [true, true, true, false, false]),
+            (RedirectMethod::Keep, [false; 5]),
+        ];
+        for (rule, becomes) in others {
+            for (status, becomes_get) in [301, 302, 303, 307, 308].into_iter().zip(becomes) {
+                assert_eq!(rule.becomes_get(status, b"PUT"), Some(becomes_get));
+                assert_eq!(rule.becomes_get(status, b"HEAD"), Some(false));
+            }
+            assert_eq!(rule.becomes_get(304, b"PUT"), None);
+        }
         for status in [200, 300, 304, 305, 306, 399, 404] {
             assert_eq!(
                 follow(status, "GET", "http://a/", "/b"),
@@ -229,9 +265,25 @@ mod tests {
             );
         }
         let from = Url::parse(b"http://a/").expect("a good URL");
-        assert_eq!(step(302, b"GET", &from, [].into_iter()), Ok(None));
+        assert_eq!(
+            step(
+                302,
+                (b"GET", RedirectMethod::Standard),
+                &from,
+                [].into_iter()
+            ),
+            Ok(None)
+        );
         let two: [&[u8]; 2] = [b"/b", b"/c"];
-        assert_eq!(step(302, b"GET", &from, two.into_iter()), Ok(None));
+        assert_eq!(
+            step(
+                302,
+                (b"GET", RedirectMethod::Standard),
+                &from,
+                two.into_iter()
+            ),
+            Ok(None)
+        );
     }
 
     #[test]

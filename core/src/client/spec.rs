@@ -12,6 +12,7 @@
 
 use super::error::ClientError;
 use super::proxy::Proxy;
+use super::redirect::RedirectMethod;
 use crate::buffer::Span;
 use crate::conn::WsSettings;
 use crate::http1;
@@ -52,6 +53,8 @@ pub struct RequestSpec {
     pub decompresses: bool,
     /// Redirects to follow. Default 10; with 0 they are answers like others.
     pub redirects_max: u32,
+    /// What they make of the method. Default as RFC 9110 has it.
+    pub redirect_method: RedirectMethod,
     /// The most bytes of a response's body, before and after decoding. Default 64 MiB; `None` is
     /// for streams.
     pub body_bytes_max: Option<u64>,
@@ -81,6 +84,7 @@ impl RequestSpec {
             streams: false,
             decompresses: true,
             redirects_max: 10,
+            redirect_method: RedirectMethod::Standard,
             body_bytes_max: Some(64 * 1024 * 1024),
             timeouts: Timeouts::default(),
             proxy: ProxyChoice::Configured,

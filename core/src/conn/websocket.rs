@@ -17,7 +17,8 @@
 //!   the messages before it still leave.
 //! - Every silence meets a deadline that is set; closing always does.
 //! - Once we have begun to close, messages and pongs are checked and dropped: an application that
-//!   said goodbye hears only the goodbye it gets back. (WHATWG WebSockets §4 does the same.)
+//!   said goodbye hears only the goodbye it gets back. (WHATWG WebSockets §4 does the same.) With
+//!   [`WsSettings::hears_out`] messages still reach it.
 //! - Data that goes out never postpones a deadline: only what the peer sends shows that it lives.
 //!
 //! Not here: settings (`websocket/settings.rs`), the upgrade (`ws/handshake.rs`), high-water marks
@@ -301,8 +302,9 @@ impl WsConn {
 
     /// Begins the closing handshake. RFC 6455 §7.1.2.
     ///
-    /// `close_code::NO_STATUS` sends a frame without a code. What the peer still sends is read and
-    /// dropped until its own close frame, at most for `linger_timeout`.
+    /// `close_code::NO_STATUS` sends a frame without a code. What the peer still sends is read until
+    /// its own close frame, at most for `linger_timeout`, and dropped unless the settings say that
+    /// we hear it out.
     ///
     /// # Errors
     /// [`Misuse::Closing`] if a close frame was sent before; [`Misuse::InvalidClose`] for a code
@@ -381,7 +383,7 @@ impl WsConn {
             };
             match received {
                 Received::Message { .. } | Received::Assembled { .. }
-                    if self.phase != Phase::Open => {}
+                    if self.phase != Phase::Open && !self.settings.hears_out => {}
                 Received::Message { kind, range } => {
                     let payload = Payload::Segment(Span::new(range));
                     log.push(Event::Message { kind, payload });

@@ -47,6 +47,9 @@ pub struct WsSettings {
     /// permessage-deflate, for connections that agree to it. None by default: it costs more memory
     /// and time than all the rest of a connection. RFC 7692.
     pub deflate: Option<DeflateSettings>,
+    /// Deliver the messages that come between our close frame and the peer's. Default false, as in
+    /// browsers (WHATWG WebSockets §4).
+    pub hears_out: bool,
 }
 
 impl WsSettings {
@@ -65,6 +68,7 @@ impl WsSettings {
                 overflow: Overflow::Close,
             },
             deflate: None,
+            hears_out: false,
         }
     }
 }

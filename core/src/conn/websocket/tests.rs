@@ -450,6 +450,41 @@ fn rfc6455_7_1_2_after_our_close_frame_only_the_peers_is_heard() {
 }
 
 #[test]
+fn who_hears_the_peer_out_gets_its_messages_up_to_its_close_frame() {
+    let now = start();
+    let mut settings = settings(Role::Server);
+    settings.hears_out = true;
+    let mut end = End::new(settings, now);
+    let begun = end.conn.begin_close(1000, b"", now, &mut end.out);
+    assert_eq!((begun, end.sent()), (Ok(()), close(1000, "")));
+    for (fin, opcode) in [
+        (true, Text),
+        (true, Ping),
+        (false, Text),
+        (true, Continuation),
+        (true, Close),
+        (true, Text),
+    ] {
+        let payload: &[u8] = if opcode == Close {
+            b"\x03\xe8"
+        } else {
+            b"crossed"
+        };
+        end.receive(&frame(Role::Server, fin, opcode, payload), now);
+    }
+    assert_eq!(
+        end.seen,
+        [
+            Seen::Text(b"crossed".to_vec()),
+            Seen::Text(b"crossedcrossed".to_vec()),
+            Seen::Closing(1000, vec![]),
+        ]
+    );
+    assert_eq!((end.sent(), end.conn.appetite()), (vec![], Appetite::Close));
+    end.assert_at_rest();
+}
+
+#[test]
 fn rfc6455_7_1_2_a_peer_that_never_answers_our_close_frame_meets_the_deadline() {
     let now = start();
     let mut end = End::new(settings(Role::Server), now);

@@ -16,7 +16,9 @@ use crate::json::{self, Spelling};
 use crate::net::server::options::{read_backpressure, read_compression};
 use crate::value::{Options, bad_argument, describe};
 use crate::vm::{Kind, Pin, Raise, Stack};
-use hukilau_core::client::{Proxy, ProxyChoice, RequestBody, RequestSpec, Timeouts, WebSocketSpec};
+use hukilau_core::client::{
+    Proxy, ProxyChoice, RedirectMethod, RequestBody, RequestSpec, Timeouts, WebSocketSpec,
+};
 use hukilau_core::conn::WsSettings;
 use hukilau_core::http1::token::is_token_byte;
 use hukilau_core::limits::Limits;
@@ -52,6 +54,7 @@ const REQUEST: &[&str] = &[
     "timeout",
     "connectTimeout",
     "redirects",
+    "redirectMethod",
     "decompress",
     "maxBodyBytes",
     "stream",
@@ -74,6 +77,7 @@ const WEBSOCKET: &[&str] = &[
     "idleTimeout",
     "pingInterval",
     "pongTimeout",
+    "messagesAfterClose",
 ];
 
 /// Reads the argument of `net.request`: a URL, or a table.
@@ -118,6 +122,9 @@ pub(super) fn read_request(stack: &mut Stack<'_>) -> Result<Asked, Raise> {
     spec.keeps_alive = options.flag(stack, c"keepAlive")?.unwrap_or(true);
     if let Some(redirects) = options.whole(stack, c"redirects", (0, 100))? {
         spec.redirects_max = redirects;
+    }
+    if let Some(name) = options.text(stack, c"redirectMethod")? {
+        spec.redirect_method = redirect_method(options, &name)?;
     }
     if is_huge(stack, options, c"maxBodyBytes") {
         spec.body_bytes_max = None;
@@ -171,6 +178,18 @@ pub(super) fn read_websocket(stack: &mut Stack<'_>) -> Result<Asked, Raise> {
     })
 }
 
+fn redirect_method(options: Options<'_>, name: &str) -> Result<RedirectMethod, Raise> {
+    match name {
+        "standard" => Ok(RedirectMethod::Standard),
+        "get" => Ok(RedirectMethod::Get),
+        "keep" => Ok(RedirectMethod::Keep),
+        other => Err(options.error(format!(
+            "option 'redirectMethod' must be \"standard\", \"get\" or \"keep\", not \"{}\"",
+            other.escape_debug()
+        ))),
+    }
+}
+
 fn read_settings(
     stack: &mut Stack<'_>,
     options: Options<'_>,
@@ -191,6 +210,7 @@ fn read_settings(
         }
     }
     settings.deflate = read_compression(stack, options)?;
+    settings.hears_out = options.flag(stack, c"messagesAfterClose")?.unwrap_or(false);
     settings.backpressure = read_backpressure(stack, options, limits)?;
     Ok(())
 }

@@ -35,6 +35,7 @@ const WEBSOCKET_OPTIONS: &[&str] = &[
     "compression",
     "backpressure",
     "concurrent",
+    "messagesAfterClose",
     "messagesPerSecond",
     "bytesPerSecond",
 ];
@@ -278,6 +279,7 @@ pub(super) fn read_websocket(
         }
     }
     settings.deflate = read_compression(stack, given)?;
+    settings.hears_out = given.flag(stack, c"messagesAfterClose")?.unwrap_or(false);
     settings.backpressure = read_backpressure(stack, given, limits)?;
     let websocket = WebSocketOptions {
         settings: Rc::new(settings),

@@ -3,7 +3,8 @@
 //!
 //! Not here: peers to which nothing is sent (`reactor.rs`), each timeout by itself (core's own tests).
 
-use crate::sim::{Script, SimNet, SimOptions, Step};
+use crate::sim::scene::{Causes, Stage};
+use crate::sim::{Script, SimOptions, Step};
 use hukilau_core::conn::{Backpressure, Deadline, Overflow, WsSettings};
 use hukilau_core::limits::Limits;
 use hukilau_core::reactor::conns::ConnKey;
@@ -11,7 +12,6 @@ use hukilau_core::reactor::inbox::{Cause, Completion, Inbox, What};
 use hukilau_core::reactor::{Accept, Reactor, ServerConfig};
 use hukilau_core::transport::Endpoint;
 use hukilau_core::ws::{MessageKind, Role};
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,7 +26,8 @@ const EVERY: Duration = Duration::from_millis(50);
 /// Opens a WebSocket to a peer that does `steps`, and sends it messages of `len` bytes until it is
 /// closed: which deadline it missed, and when.
 fn run<const DRAINS: bool>(seed: u64, steps: &[Step], len: usize) -> (Deadline, Duration) {
-    let net = SimNet::<DRAINS>::new(seed, SimOptions::calm());
+    let mut stage = Stage::<DRAINS>::new(seed, &SimOptions::calm(), None);
+    let net = stage.net.clone();
     let mut reactor = Reactor::new(net.clone(), Limits::default()).expect("the limits agree");
     let at = Endpoint::Ip(SocketAddr::from(([127, 0, 0, 1], 80)));
     let config = ServerConfig {
@@ -48,9 +49,8 @@ fn run<const DRAINS: bool>(seed: u64, steps: &[Step], len: usize) -> (Deadline, 
     let (mut open, mut missed): (Option<ConnKey>, _) = (None, None);
     loop {
         let wake_at = open.map(|_| reactor.now() + EVERY);
-        match reactor.turn(&mut inbox, wake_at) {
-            Err(error) if error.kind() == ErrorKind::Deadlock => break,
-            outcome => outcome.expect("a simulated poll does not fail"),
+        if !stage.turn(&mut reactor, &mut inbox, wake_at) {
+            break;
         }
         for Completion { conn, what } in inbox.completions() {
             match what {
@@ -78,7 +78,8 @@ fn run<const DRAINS: bool>(seed: u64, steps: &[Step], len: usize) -> (Deadline, 
             let _ = reactor.send(conn, MessageKind::Binary, &payload);
         }
     }
-    assert_eq!(reactor.connections(), 0, "the table is empty");
+    drop(inbox);
+    stage.clear(&reactor, Causes::new(), ());
     missed.expect("it was closed")
 }
 

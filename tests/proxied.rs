@@ -4,14 +4,14 @@
 //! Sits on `sim.rs`. The application answers each request with the address that it comes from.
 //! Peers of a simulation have addresses in 10.0.0.0/16 and the port 40000.
 
-use crate::sim::{PeerEnd, PeerId, Script, SimNet, SimOptions, Step};
+use crate::sim::scene::{Causes, Stage, seeds};
+use crate::sim::{PeerEnd, PeerId, Script, SimOptions, Step};
 use hukilau_core::conn::Response;
 use hukilau_core::limits::Limits;
 use hukilau_core::proxy_header::{AddressBlock, ProxyHeaders};
 use hukilau_core::reactor::inbox::{Completion, Inbox, What};
 use hukilau_core::reactor::{Reactor, ServerConfig};
 use hukilau_core::transport::{Endpoint, Peer};
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -63,7 +63,8 @@ struct Outcome {
 
 /// Runs peers until the world is at rest; also when the last connection went.
 fn run<const DRAINS: bool>(setting: &Setting, scripts: &[Script]) -> (Vec<Outcome>, Duration) {
-    let net = SimNet::<DRAINS>::new(setting.seed, setting.options.clone());
+    let mut stage = Stage::<DRAINS>::new(setting.seed, &setting.options, None);
+    let net = stage.net.clone();
     let limits = Limits {
         connections_per_ip_max: setting.per_ip_max,
         ..Limits::default()
@@ -81,9 +82,8 @@ fn run<const DRAINS: bool>(setting: &Setting, scripts: &[Script]) -> (Vec<Outcom
     let (mut inbox, mut ended, mut drain_at) = (Inbox::new(), Duration::ZERO, setting.drain_at);
     loop {
         let wake_at = drain_at.map(|at| reactor.now() + at.saturating_sub(net.elapsed()));
-        match reactor.turn(&mut inbox, wake_at) {
-            Err(error) if error.kind() == ErrorKind::Deadlock => break,
-            outcome => outcome.expect("a simulated poll does not fail"),
+        if !stage.turn(&mut reactor, &mut inbox, wake_at) {
+            break;
         }
         for Completion { conn, what } in inbox.completions() {
             if let What::Request { exchange, .. } = what {
@@ -110,10 +110,7 @@ fn run<const DRAINS: bool>(setting: &Setting, scripts: &[Script]) -> (Vec<Outcom
             ended = net.elapsed();
         }
     }
-    assert_eq!(reactor.connections(), 0, "the table is empty");
-    assert_eq!(reactor.deadlines(), 0, "the wheel is empty");
-    assert_eq!(reactor.buffers_taken(), 0, "the pool is whole");
-    assert_eq!(net.open_sockets(), 0, "no socket is left");
+    stage.clear(&reactor, Causes::new(), ());
     let outcome = |peer| Outcome {
         heard: String::from_utf8(net.received(peer)).expect("answers are text"),
         end: net.end(peer),
@@ -185,7 +182,7 @@ fn every_header_names_its_client_however_the_network_cuts_it() {
         .map(whole)
         .chain(headers.iter().map(apart))
         .collect();
-    for seed in crate::reactor::seeds().take(60) {
+    for seed in seeds().take(60) {
         let (outcomes, _) = run_either(&Setting::of(seed, SimOptions::tricky()), &scripts);
         for (outcome, who) in outcomes.iter().zip(whos.iter().chain(&whos)) {
             expect_who(outcome, who);
@@ -221,7 +218,7 @@ fn on_a_rough_network_nothing_is_left() {
             ]
         })
         .collect();
-    for seed in crate::reactor::seeds().take(60) {
+    for seed in seeds().take(60) {
         let drain_at = seed
             .is_multiple_of(3)
             .then_some(Duration::from_millis(seed * 3));

@@ -11,65 +11,39 @@
 //! 6. what waited for a peer stayed below its bound;
 //! 7. the same seed gives the same transcript, byte for byte;
 //!
-//! and the loop never spun. `SEED=17` runs one seed, `SEEDS=100000` so many; a failure names its
-//! seed.
+//! and the loop never spun.
 //!
 //! Not here: real sockets.
 
 mod app;
 mod clients;
 
-use crate::sim::{Call, Dice, PeerEnd, Script, SimNet, SimOptions, Step};
+use crate::sim::scene::{
+    Fault, Rest, Scene, Stage, causes_of, check_each_failing, check_met, check_repeats, seeds,
+};
+use crate::sim::{Call, Dice, PeerEnd, Script, SimOptions, Step};
 use app::App;
 use clients::{Client, Expects};
 use hukilau_core::limits::Limits;
 use hukilau_core::reactor::inbox::Inbox;
 use hukilau_core::reactor::{Reactor, ServerConfig};
 use hukilau_core::transport::Endpoint;
-use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::ops::{Range, RangeInclusive};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Seeds of each kind in an ordinary run.
-pub(crate) const SEEDS: u64 = 120;
-
-/// Turns after which a scene counts as endless.
-const TURNS_MAX: usize = 200_000;
-
 /// Everything that decides a run.
-pub(crate) struct Scene {
+pub(crate) struct Serving {
     seed: u64,
     options: SimOptions,
     clients: Vec<Client>,
     /// Chances in a thousand that the application cuts a connection instead of answering.
     cuts: u16,
     drain_at: Option<Duration>,
-    fault: Option<(Call, u64, ErrorKind)>,
+    fault: Option<Fault>,
     /// Whether everything that was asked for must have arrived.
     strict: bool,
-}
-
-/// What a run leaves behind.
-pub(crate) struct Rest {
-    causes: BTreeMap<String, usize>,
-    transcript: String,
-    /// When the last connection went.
-    ended: Duration,
-    /// How often the call that was to fail was made.
-    calls: u64,
-}
-
-/// Names the seed if the scene fails, and what happened last.
-struct Named<const DRAINS: bool>(u64, SimNet<DRAINS>);
-
-impl<const DRAINS: bool> Drop for Named<DRAINS> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}\nfailed with SEED={}", self.1.last_lines(40), self.0);
-        }
-    }
 }
 
 /// Small, so that every bound is met.
@@ -96,102 +70,70 @@ fn places() -> [Endpoint; 2] {
     [at(80), at(81)]
 }
 
-/// Runs a scene until the world is at rest, and asserts the invariants.
-fn run<const DRAINS: bool>(scene: &Scene) -> Rest {
-    let net = SimNet::<DRAINS>::new(scene.seed, scene.options.clone());
-    let named = Named(scene.seed, net.clone());
-    if let Some((call, n, with)) = scene.fault {
-        net.fail(call, n, with);
-    }
-    let mut reactor = Reactor::new(net.clone(), limits()).expect("the limits agree");
-    let config = ServerConfig {
-        collect_bodies: scene.seed % 4 < 2,
-        websocket: true,
-        ..ServerConfig::default()
-    };
-    for place in &places() {
-        let listens = reactor.listen(place, config.clone());
-        listens.expect("nobody listens yet");
-    }
-    let mut dice = Dice::new(scene.seed ^ 0xd1a1);
-    let dial = |client: &Client| {
-        let delay = dice.within(Duration::from_secs(2));
-        net.dial_in(&places()[dice.below(2)], delay, client.script.clone())
-    };
-    let peers: Vec<_> = scene.clients.iter().map(dial).collect();
+impl Scene for Serving {
+    /// When the last connection went.
+    type Told = Duration;
 
-    let (mut app, mut inbox) = (App::new(scene.seed, limits()), Inbox::new());
-    app.cuts = scene.cuts;
-    let (mut drain_at, mut turns) = (scene.drain_at, 0);
-    let (mut had_connections, mut ended) = (false, Duration::ZERO);
-    loop {
-        match reactor.turn(&mut inbox, app.wake_at()) {
-            Err(error) if error.kind() == ErrorKind::Deadlock => break,
-            outcome => outcome.expect("a simulated poll does not fail"),
-        }
-        app.work(&mut reactor, &inbox);
-        if drain_at.is_some_and(|at| at <= net.elapsed()) {
-            drain_at = None;
-            assert!(reactor.remote().drain(Duration::from_secs(3)));
-        }
-        if had_connections && reactor.connections() == 0 {
-            ended = net.elapsed();
-        }
-        had_connections = reactor.connections() > 0;
-        turns += 1;
-        assert!(turns < TURNS_MAX, "endless");
+    fn seed(&self) -> u64 {
+        self.seed
     }
 
-    app.check_rest();
-    assert_eq!(reactor.connections(), 0, "the table is empty");
-    assert_eq!(reactor.deadlines(), 0, "the wheel is empty");
-    assert_eq!(reactor.buffers_taken(), 0, "the pool is whole");
-    for (client, peer) in scene.clients.iter().zip(peers) {
-        let end = net.end(peer);
-        if scene.strict {
-            assert_eq!(end, Some(PeerEnd::Finished));
+    fn run<const DRAINS: bool>(&self) -> Rest<Duration> {
+        let mut stage = Stage::<DRAINS>::new(self.seed, &self.options, self.fault);
+        let net = stage.net.clone();
+        let mut reactor = Reactor::new(net.clone(), limits()).expect("the limits agree");
+        let config = ServerConfig {
+            collect_bodies: self.seed % 4 < 2,
+            websocket: true,
+            ..ServerConfig::default()
+        };
+        for place in &places() {
+            let listens = reactor.listen(place, config.clone());
+            listens.expect("nobody listens yet");
         }
-        client.check(&net.received(peer), scene.strict);
-    }
-    drop(named);
-    let transcript = net.transcript().to_owned();
-    Rest {
-        causes: app.causes,
-        transcript,
-        ended,
-        calls: scene.fault.map_or(0, |(call, ..)| net.calls(call)),
-    }
-}
+        let mut dice = Dice::new(self.seed ^ 0xd1a1);
+        let dial = |client: &Client| {
+            let delay = dice.within(Duration::from_secs(2));
+            net.dial_in(&places()[dice.below(2)], delay, client.script.clone())
+        };
+        let peers: Vec<_> = self.clients.iter().map(dial).collect();
 
-/// Under either kind of readiness, by the seed.
-pub(crate) fn run_either(scene: &Scene) -> Rest {
-    if scene.seed.is_multiple_of(2) {
-        run::<true>(scene)
-    } else {
-        run::<false>(scene)
-    }
-}
+        let (mut app, mut inbox) = (App::new(self.seed, limits()), Inbox::new());
+        app.cuts = self.cuts;
+        let mut drain_at = self.drain_at;
+        let (mut had_connections, mut ended) = (false, Duration::ZERO);
+        while stage.turn(&mut reactor, &mut inbox, app.wake_at()) {
+            app.work(&mut reactor, &inbox);
+            if drain_at.is_some_and(|at| at <= net.elapsed()) {
+                drain_at = None;
+                assert!(reactor.remote().drain(Duration::from_secs(3)));
+            }
+            if had_connections && reactor.connections() == 0 {
+                ended = net.elapsed();
+            }
+            had_connections = reactor.connections() > 0;
+        }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a failing seed is run again, and long runs are made, without a new build"
-)]
-pub(crate) fn seeds() -> Range<u64> {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    match (number("SEED"), number("SEEDS")) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, count) => 0..count.unwrap_or(SEEDS),
+        app.check_rest();
+        for (client, peer) in self.clients.iter().zip(peers) {
+            let end = net.end(peer);
+            if self.strict {
+                assert_eq!(end, Some(PeerEnd::Finished));
+            }
+            client.check(&net.received(peer), self.strict);
+        }
+        stage.clear(&reactor, app.causes, ended)
     }
 }
 
 /// Peers that keep the rules or are told that they do not, on a network that loses nothing.
-pub(crate) fn fair_scene(seed: u64) -> Scene {
+pub(crate) fn fair_scene(seed: u64) -> Serving {
     let mut dice = Dice::new(seed);
     let client = |number| match dice.below(6) {
         0 => clients::refused(&mut dice),
         _ => clients::honest(number, &mut dice),
     };
-    Scene {
+    Serving {
         seed,
         options: SimOptions::tricky(),
         clients: (0..8).map(client).collect(),
@@ -203,7 +145,7 @@ pub(crate) fn fair_scene(seed: u64) -> Scene {
 }
 
 /// Peers of all kinds on a network that breaks things, and an application that cuts and drains.
-pub(crate) fn rough_scene(seed: u64) -> Scene {
+pub(crate) fn rough_scene(seed: u64) -> Serving {
     let mut dice = Dice::new(seed);
     let client = |number| match dice.below(3) {
         0 => clients::refused(&mut dice),
@@ -212,7 +154,7 @@ pub(crate) fn rough_scene(seed: u64) -> Scene {
     };
     let clients = (0..12).map(client).collect();
     let drains = dice.chance(300);
-    Scene {
+    Serving {
         options: SimOptions::rough(),
         clients,
         cuts: if dice.chance(300) { 50 } else { 0 },
@@ -225,43 +167,25 @@ pub(crate) fn rough_scene(seed: u64) -> Scene {
 #[test]
 fn on_a_fair_network_everyone_gets_what_they_asked_for() {
     for seed in seeds() {
-        run_either(&fair_scene(seed));
+        fair_scene(seed).run_either();
     }
 }
 
 #[test]
 fn on_a_rough_network_nothing_is_wrong_and_everything_ends() {
-    let mut causes = BTreeMap::new();
-    for seed in seeds() {
-        for (cause, count) in run_either(&rough_scene(seed)).causes {
-            *causes.entry(cause).or_insert(0) += count;
-        }
-    }
+    let causes = causes_of(seeds(), rough_scene);
+    // A few seeds of one's own need not meet everything.
     if seeds().count() >= 100 {
-        for cause in [
-            "agreed",
-            "peer_gone",
-            "terminated",
-            "shutdown",
-            "Write",
-            "Body",
-        ] {
-            assert!(
-                causes.contains_key(cause),
-                "{cause} was never tried: {causes:?}"
-            );
-        }
+        let ends = ["agreed", "peer_gone", "terminated", "shutdown"];
+        check_met(&causes, &ends);
+        check_met(&causes, &["Write", "Body"]);
     }
 }
 
 #[test]
 fn the_same_seed_gives_the_same_transcript() {
     for seed in seeds().take(10) {
-        let (first, second) = (
-            run_either(&rough_scene(seed)),
-            run_either(&rough_scene(seed)),
-        );
-        assert!(first.transcript == second.transcript, "SEED={seed}");
+        check_repeats(|| rough_scene(seed));
     }
 }
 
@@ -274,26 +198,17 @@ fn whichever_call_fails_only_its_connection_suffers() {
         (Call::Register, ErrorKind::StorageFull),
         (Call::Shutdown, ErrorKind::NotConnected),
     ];
-    for (call, with) in calls {
-        let mut n = 1;
-        loop {
-            let mut dice = Dice::new(n);
-            let scene = Scene {
-                options: SimOptions::calm(),
-                clients: (0..3)
-                    .map(|number| clients::honest(number, &mut dice))
-                    .collect(),
-                fault: Some((call, n, with)),
-                strict: false,
-                ..fair_scene(n)
-            };
-            if run_either(&scene).calls < n {
-                break;
-            }
-            n += 1;
+    check_each_failing(&calls, 2, |fault| {
+        let mut dice = Dice::new(fault.1);
+        let honest = |number| clients::honest(number, &mut dice);
+        Serving {
+            options: SimOptions::calm(),
+            clients: (0..3).map(honest).collect(),
+            fault: Some(fault),
+            strict: false,
+            ..fair_scene(fault.1)
         }
-        assert!(n > 2, "{call:?} was never made");
-    }
+    });
 }
 
 /// Runs one peer on a calm network; it must be got rid of for `cause`, in time.
@@ -302,7 +217,7 @@ fn check_deadline(steps: &[Step], cause: Option<&str>, seconds: RangeInclusive<u
     for seed in 0..4 {
         let mut script = Script::new(steps.iter().cloned());
         script.is_stubborn = true;
-        let rest = run_either(&Scene {
+        let scene = Serving {
             options: SimOptions::calm(),
             clients: vec![Client {
                 script,
@@ -310,10 +225,11 @@ fn check_deadline(steps: &[Step], cause: Option<&str>, seconds: RangeInclusive<u
             }],
             strict: false,
             ..fair_scene(seed)
-        });
+        };
+        let rest = scene.run_either();
         let causes: Vec<&str> = rest.causes.keys().map(String::as_str).collect();
         assert_eq!(causes, cause.into_iter().collect::<Vec<_>>());
-        let elapsed = rest.ended.as_secs();
+        let elapsed = rest.told.as_secs();
         assert!(seconds.contains(&elapsed), "ended after {elapsed} s");
     }
 }

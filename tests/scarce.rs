@@ -1,13 +1,13 @@
 //! Descriptors run out, on a simulated network: who waits is turned away by the one in reserve, who is
 //! there goes on, and the loop rests. That it never spins, the simulation sees to by itself.
 
-use crate::sim::{Call, PeerEnd, Script, SimNet, SimOptions, Step};
+use crate::sim::scene::{Causes, Stage};
+use crate::sim::{Call, PeerEnd, Script, SimOptions, Step};
 use hukilau_core::conn::Response;
 use hukilau_core::limits::Limits;
 use hukilau_core::reactor::inbox::{Completion, Inbox, What};
 use hukilau_core::reactor::{Protocol, Reactor, ServerConfig};
 use hukilau_core::transport::Endpoint;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -33,7 +33,8 @@ fn run<const DRAINS: bool>(
         descriptors_max: Some(descriptors),
         ..SimOptions::calm()
     };
-    let net = SimNet::<DRAINS>::new(seed, options);
+    let mut stage = Stage::<DRAINS>::new(seed, &options, None);
+    let net = stage.net.clone();
     let mut reactor = Reactor::new(net.clone(), Limits::default()).expect("the limits agree");
     let at = Endpoint::Ip(SocketAddr::from(([127, 0, 0, 1], 80)));
     let config = ServerConfig {
@@ -44,11 +45,7 @@ fn run<const DRAINS: bool>(
     let dial = |(delay, script): &(Duration, Script)| net.dial_in(&at, *delay, script.clone());
     let peers: Vec<_> = arrivals.iter().map(dial).collect();
     let (mut inbox, mut turns) = (Inbox::new(), 0);
-    loop {
-        match reactor.turn(&mut inbox, None) {
-            Err(error) if error.kind() == ErrorKind::Deadlock => break,
-            outcome => outcome.expect("a simulated poll does not fail"),
-        }
+    while stage.turn(&mut reactor, &mut inbox, None) {
         turns += 1;
         for Completion { conn, what } in inbox.completions() {
             // It may have left meanwhile.
@@ -66,9 +63,7 @@ fn run<const DRAINS: bool>(
             };
         }
     }
-    assert_eq!(reactor.connections(), 0, "the table is empty");
-    assert_eq!(reactor.buffers_taken(), 0, "the pool is whole");
-    assert_eq!(net.open_sockets(), 0, "no socket is left");
+    stage.clear(&reactor, Causes::new(), ());
     let heard = |peer| String::from_utf8(net.received(peer)).expect("text");
     let figures = reactor.figures();
     Rest {

@@ -16,7 +16,7 @@
 //! - Time moves only in `poll`, and only to the next thing that happens or to its timeout.
 //! - Same seed, same options, same calls: same transcript, byte for byte.
 //!
-//! Not here: what the bytes mean; who asserts what (`reactor.rs`).
+//! Not here: what the bytes mean; what holds of every scene on it (`sim/scene.rs`).
 
 mod controls;
 mod cut;
@@ -26,6 +26,7 @@ mod names;
 mod options;
 mod report;
 mod scarce;
+pub(crate) mod scene;
 mod tests;
 
 pub(crate) use cut::Cut;
@@ -498,7 +499,8 @@ impl World {
                 self.run_script(link);
             }
             None => {
-                self.links[link.0].stage = Stage::Refused;
+                // Nobody listens: our end was never a socket.
+                self.links[link.0].stage = Stage::Closed;
                 self.reset_to_peer(link);
             }
         }

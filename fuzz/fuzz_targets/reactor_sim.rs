@@ -10,9 +10,10 @@ mod house {
     pub(crate) mod sim;
 }
 
-use house::reactor::{fair_scene, rough_scene, run_either};
+use house::reactor::{fair_scene, rough_scene};
 // The borrowed modules speak of `crate::sim`.
 use house::sim;
+use house::sim::scene::Scene as _;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -20,6 +21,6 @@ fuzz_target!(|data: &[u8]| {
         .iter()
         .take(8)
         .fold(0, |seed, byte| seed << 8 | u64::from(*byte));
-    run_either(&fair_scene(seed));
-    run_either(&rough_scene(seed));
+    fair_scene(seed).run_either();
+    rough_scene(seed).run_either();
 });

@@ -11,8 +11,10 @@
 //! Not here: certificates that are refused, ends and resets at each byte (`client_face/over_tls.rs`);
 //! real peers (`tls.rs`).
 
-use super::{Scene, fair_scene, rough_scene, run_either};
-use crate::reactor::seeds;
+use super::{Loopback, fair_scene, rough_scene};
+use crate::sim::scene::{
+    self, Scene, causes_of, check_each_failing, check_met, check_repeats, seeds,
+};
 use crate::sim::{Call, Script, SimNet, SimOptions, Step};
 use crate::tls::certs::{Ca, Pair};
 use hukilau_core::limits::Limits;
@@ -22,7 +24,7 @@ use hukilau_core::transport::Endpoint;
 use hukilau_core::transport::tls::{
     ClientCertificates, ClientTls, ClientTlsOptions, ServerTls, TlsVersion,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -125,8 +127,8 @@ impl Certs {
         }
     }
 
-    fn over(&self, scene: Scene) -> Scene {
-        Scene {
+    fn over(&self, scene: Loopback) -> Loopback {
+        Loopback {
             tls: Some(self.secure(scene.seed)),
             ..scene
         }
@@ -144,7 +146,7 @@ fn versions(seed: u64) -> &'static [TlsVersion] {
 /// Fewer than elsewhere, unless it is said how many.
 fn some_seeds() -> impl Iterator<Item = u64> {
     let all = seeds();
-    let is_ordinary = all.end - all.start == crate::reactor::SEEDS;
+    let is_ordinary = all.end - all.start == scene::SEEDS;
     all.take(if is_ordinary { SEEDS } else { usize::MAX })
 }
 
@@ -172,9 +174,9 @@ fn over_tls_on_a_fair_network_every_client_hears_what_it_asked_for() {
     let certs = Certs::new();
     let mut resumed = BTreeSet::new();
     for seed in some_seeds() {
-        let rest = run_either(&certs.over(fair_scene(seed)));
-        check_agreed(seed, &rest.agreed);
-        let later = rest.agreed.iter().filter(|one| one.is_resumed);
+        let rest = certs.over(fair_scene(seed)).run_either();
+        check_agreed(seed, &rest.told);
+        let later = rest.told.iter().filter(|one| one.is_resumed);
         resumed.extend(later.map(|one| (one.version, one.at_server, one.peer.clone())));
     }
     if some_seeds().count() >= SEEDS {
@@ -186,17 +188,9 @@ fn over_tls_on_a_fair_network_every_client_hears_what_it_asked_for() {
 #[test]
 fn over_tls_on_a_rough_network_every_request_has_one_outcome() {
     let certs = Certs::new();
-    let mut causes = BTreeMap::new();
-    for seed in some_seeds() {
-        for (cause, count) in run_either(&certs.over(rough_scene(seed))).causes {
-            *causes.entry(cause).or_insert(0) += count;
-        }
-    }
+    let causes = causes_of(some_seeds(), |seed| certs.over(rough_scene(seed)));
     if some_seeds().count() >= SEEDS {
-        for cause in ["agreed", "connect", "terminated"] {
-            let is_met = causes.contains_key(cause);
-            assert!(is_met, "{cause} was never met: {causes:?}");
-        }
+        check_met(&causes, &["agreed", "connect", "terminated"]);
     }
 }
 
@@ -268,12 +262,12 @@ fn handshakes_and_records_may_come_byte_by_byte() {
             socket_buffer_max: 64 * 1024,
             ..SimOptions::tricky()
         };
-        let scene = Scene {
+        let scene = Loopback {
             options,
             clients: 2,
             ..fair_scene(seed)
         };
-        check_agreed(seed, &run_either(&certs.over(scene)).agreed);
+        check_agreed(seed, &certs.over(scene).run_either().told);
     }
 }
 
@@ -282,13 +276,7 @@ fn over_tls_the_same_seed_gives_the_same_transcript() {
     let certs = Certs::new();
     for seed in some_seeds().take(8) {
         for scene in [fair_scene, rough_scene] {
-            let [first, second] = [(); 2].map(|()| run_either(&certs.over(scene(seed))));
-            assert_eq!(first.agreed, second.agreed, "SEED={seed}");
-            let lines = first.transcript.lines().zip(second.transcript.lines());
-            if let Some((one, other)) = lines.clone().find(|(one, other)| one != other) {
-                panic!("SEED={seed}: {one} | {other}");
-            }
-            assert!(first.transcript == second.transcript, "SEED={seed}");
+            check_repeats(|| certs.over(scene(seed)));
         }
     }
 }
@@ -301,21 +289,13 @@ fn whichever_call_fails_over_tls_nothing_is_left_and_nothing_is_wrong() {
         (Call::Write, ErrorKind::BrokenPipe),
         (Call::Shutdown, ErrorKind::NotConnected),
     ];
-    for (call, with) in calls {
-        let mut n = 1;
-        loop {
-            let scene = Scene {
-                options: SimOptions::calm(),
-                clients: 4,
-                fault: Some((call, n, with)),
-                strict: false,
-                ..fair_scene(n % 8)
-            };
-            if run_either(&certs.over(scene)).calls < n {
-                break;
-            }
-            n += 1;
-        }
-        assert!(n > 1, "{call:?} was never made");
-    }
+    check_each_failing(&calls, 1, |fault| {
+        certs.over(Loopback {
+            options: SimOptions::calm(),
+            clients: 4,
+            fault: Some(fault),
+            strict: false,
+            ..fair_scene(fault.1 % 8)
+        })
+    });
 }

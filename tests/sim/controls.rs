@@ -77,9 +77,7 @@ impl<const DRAINS: bool> SimNet<DRAINS> {
 
     /// Sockets that the reactor has not closed.
     pub(crate) fn open_sockets(&self) -> usize {
-        let world = self.world();
-        let is_ours = |link: &&Link| !matches!(link.stage, Stage::Waiting | Stage::Closed);
-        world.links.iter().filter(is_ours).count()
+        self.world().open_sockets()
     }
 
     /// Lets the `n`-th call of its kind fail, counted from 1.

@@ -11,10 +11,14 @@ use super::link::{Link, Stage};
 impl World {
     /// Whether an accept would need one that is not there.
     pub(super) fn is_out_of_descriptors(&self) -> bool {
-        let is_open = |link: &&Link| !matches!(link.stage, Stage::Waiting | Stage::Closed);
-        let open = self.links.iter().filter(is_open).count();
         let max = self.options.descriptors_max;
-        max.is_some_and(|max| open >= max + usize::from(self.reserve_spent))
+        max.is_some_and(|max| self.open_sockets() >= max + usize::from(self.reserve_spent))
+    }
+
+    /// Sockets that the reactor has not closed.
+    pub(super) fn open_sockets(&self) -> usize {
+        let is_ours = |link: &&Link| !matches!(link.stage, Stage::Waiting | Stage::Closed);
+        self.links.iter().filter(is_ours).count()
     }
 
     /// Gives up the reserve; whether there was one.

@@ -4,7 +4,7 @@
 //! what arrives was sent, whole, by who it says; nothing is left, and nobody spins.
 
 use super::{AGES, limits};
-use crate::reactor::seeds;
+use crate::sim::scene::{Causes, Stage, seeds};
 use crate::sim::{Dice, SimNet, SimOptions};
 use hukilau_core::conn::Pressure;
 use hukilau_core::reactor::conns::ConnKey;
@@ -63,7 +63,8 @@ fn run<const D: bool>(seed: u64) -> usize {
         datagram_lost: 100,
         ..SimOptions::tricky()
     };
-    let net = SimNet::<D>::new(seed, options);
+    let mut stage = Stage::<D>::new(seed, &options, None);
+    let net = stage.net.clone();
     let mut reactor = Reactor::new(net.clone(), limits()).expect("the limits agree");
     let mut sides = BTreeMap::new();
     for port in [1, 2] {
@@ -88,9 +89,8 @@ fn run<const D: bool>(seed: u64) -> usize {
         let is_done = sides.values().all(|side| side.next == COUNT);
         let step = Duration::from_millis(3);
         let wake_at = (!is_done).then(|| reactor.now() + step);
-        match reactor.turn(&mut inbox, wake_at) {
-            Err(error) if error.kind() == ErrorKind::Deadlock => break,
-            outcome => outcome.expect("a simulated poll does not fail"),
+        if !stage.turn(&mut reactor, &mut inbox, wake_at) {
+            break;
         }
         for completion in inbox.completions() {
             let side = sides.get_mut(&completion.conn).expect("one of ours");
@@ -119,7 +119,8 @@ fn run<const D: bool>(seed: u64) -> usize {
         heard += side.heard.len();
         reactor.close_datagrams(*conn);
     }
-    assert_eq!(reactor.connections(), 0);
+    drop(inbox);
+    stage.clear(&reactor, Causes::new(), ());
     heard
 }
 

@@ -11,7 +11,7 @@
 //! Not here: what the values are (`net/plain.rs`), what a dialect makes of them (`surface/*/`).
 
 use super::{Asked, Failure, Purpose, fail_request, settle_answer};
-use crate::net::plain::Taken;
+use crate::net::plain::{Arriving, Taken};
 use crate::net::request::{Source, View};
 use crate::runtime::Worker;
 use crate::scheduler::{self, Progress};
@@ -45,7 +45,12 @@ pub(super) fn handle(worker: &Worker, from: &mut Stack<'_>, asked: Asked, source
     let around = at_hand.replace(Some((asked.conn, asked.exchange)));
     let progress = scheduler::start(worker, from, Purpose::Plain(asked), |stack| {
         stack.push_pin(entry);
-        source.with_view(worker, |view| plain.push_arguments(stack, view))
+        match source {
+            Source::Head(request, origin) => {
+                plain.push_arguments(stack, &Arriving { request, origin })
+            }
+            Source::Whole(whole) => plain.push_arguments(stack, &whole.view()),
+        }
     });
     worker.at_hand.current.set(around);
     match progress {

@@ -19,10 +19,13 @@
 //! Not here: which tables and values a dialect has (`surface/*/`), who runs the entry and hears of
 //! its errors (`bridge/plain.rs`).
 
+mod parts;
 mod shapes;
 mod templates;
 
-use super::request::{View, push_pairs};
+pub(crate) use parts::Arriving;
+
+use super::request::push_pairs;
 use super::response;
 use crate::runtime::Worker;
 use crate::value::{Options, bad_argument};
@@ -31,6 +34,7 @@ use crate::vm::{Kind, Outcome, Pin, Returns, Stack};
 use hukilau_core::conn::{Exchange, Response};
 use hukilau_core::reactor::conns::ConnKey;
 use hukilau_core::url;
+use parts::Parts;
 use std::cell::RefCell;
 use templates::Templates;
 
@@ -80,7 +84,7 @@ pub(crate) struct Plain {
     /// The entry also gets the target as sent, and the bytes of all field lines.
     has_target: bool,
     /// Fields that an answer has unless it names them itself.
-    filled: Vec<(Vec<u8>, Vec<u8>)>,
+    filled: Vec<Filled>,
     /// Empty values and fields of the server's own are for `refit`.
     is_strict: bool,
     /// Makes a native answer of three values that are not common.
@@ -88,6 +92,22 @@ pub(crate) struct Plain {
     /// Makes the answer to a request whose handler has raised.
     pub(crate) failed: Option<Pin>,
     templates: RefCell<Templates>,
+}
+
+/// A field that is filled in.
+#[derive(Debug)]
+struct Filled {
+    name: Vec<u8>,
+    lower: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Filled {
+    /// Whether `name` names it. The two usual spellings are known without a look at each letter.
+    fn is_named(&self, name: &[u8]) -> bool {
+        name.len() == self.name.len()
+            && (name == self.lower || name == self.name || name.eq_ignore_ascii_case(&self.name))
+    }
 }
 
 /// How an answer of three values was taken.
@@ -132,7 +152,11 @@ pub(crate) fn install(stack: &mut Stack<'_>) -> Outcome {
             cursor = next;
             let top = stack.len();
             if let (Some(name), Some(value)) = (stack.string(top - 1), stack.string(top)) {
-                filled.push((name.to_vec(), value.to_vec()));
+                filled.push(Filled {
+                    name: name.to_vec(),
+                    lower: name.to_ascii_lowercase(),
+                    value: value.to_vec(),
+                });
             }
             stack.pop(2);
         }
@@ -155,31 +179,31 @@ pub(crate) fn install(stack: &mut Stack<'_>) -> Outcome {
 
 impl Plain {
     /// Pushes the arguments of the entry, and returns how many there are.
-    pub(crate) fn push_arguments(&self, stack: &mut Stack<'_>, view: &View<'_>) -> i32 {
-        let (target, bottom) = (url::split_target(view.target()), stack.len());
-        stack.push_string(view.method());
+    pub(crate) fn push_arguments(&self, stack: &mut Stack<'_>, request: &impl Parts) -> i32 {
+        let (target, bottom) = (url::split_target(request.target()), stack.len());
+        stack.push_string(request.method());
         stack.push_string(target.path);
         match target.query {
             Some(query) => self.push_query(stack, query),
             None => stack.push_nil(),
         }
-        self.templates.borrow_mut().push(stack, view);
-        match view.body() {
+        self.templates.borrow_mut().push(stack, request);
+        match request.body() {
             [] => stack.push_nil(),
             body => stack.push_string(body),
         }
         let mut count = 5;
         if self.has_peer {
-            view.push_ip(stack);
-            stack.push_number(f64::from(view.port()));
+            request.push_ip(stack);
+            stack.push_number(f64::from(request.port()));
             count += 2;
         }
         if self.has_target {
-            match target.path.len() == view.target().len() {
+            match target.path.len() == request.target().len() {
                 true => stack.push_copy(bottom + 2),
-                false => stack.push_string(view.target()),
+                false => stack.push_string(request.target()),
             }
-            stack.push_number(view.field_lines().len() as f64);
+            stack.push_number(request.field_lines().len() as f64);
             count += 2;
         }
         count
@@ -289,13 +313,10 @@ impl Plain {
                 return None;
             }
         }
-        for (name, value) in &self.filled {
-            let named = fields.get(..count)?;
-            if !named
-                .iter()
-                .any(|(have, _)| have.eq_ignore_ascii_case(name))
-            {
-                *fields.get_mut(count)? = (name, value);
+        for filled in &self.filled {
+            let given = fields.get(..count)?;
+            if !given.iter().any(|(name, _)| filled.is_named(name)) {
+                *fields.get_mut(count)? = (&filled.name, &filled.value);
                 count += 1;
             }
         }

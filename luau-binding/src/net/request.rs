@@ -233,43 +233,29 @@ impl<'a> View<'a> {
             .map(|(_, value)| value)
     }
 
-    /// The peer's address as text; empty for a socket file.
-    pub(crate) fn ip(&self) -> String {
+    /// The peer's address; `None` for a socket file.
+    fn address(&self) -> Option<IpAddr> {
         let mut address = [0; 16];
         address.copy_from_slice(&self.prefix[16..32]);
+        let [a, b, c, d, ..] = address;
         match number(self.prefix, 7) {
-            4 => {
-                let [a, b, c, d, ..] = address;
-                IpAddr::from([a, b, c, d]).to_string()
-            }
-            16 => IpAddr::from(address).to_string(),
-            _ => String::new(),
+            4 => Some(IpAddr::from([a, b, c, d])),
+            16 => Some(IpAddr::from(address)),
+            _ => None,
         }
+    }
+
+    /// The peer's address as text; empty for a socket file.
+    pub(crate) fn ip(&self) -> String {
+        self.address().map_or_else(String::new, |ip| ip.to_string())
     }
 
     /// Pushes what [`ip`](Self::ip) says.
     pub(super) fn push_ip(&self, stack: &mut Stack<'_>) {
-        if number(self.prefix, 7) != 4 {
-            return stack.push_string(self.ip());
+        match self.address() {
+            Some(ip) => push_ip(stack, ip),
+            None => stack.push_string(b""),
         }
-        let [a, b, c, d] = [16, 17, 18, 19].map(|at| self.prefix[at]);
-        let mut text = [b'.'; 15];
-        let mut len = 0;
-        for byte in [a, b, c, d] {
-            for (digit, is_shown) in [
-                (byte / 100, byte >= 100),
-                (byte / 10 % 10, byte >= 10),
-                (byte % 10, true),
-            ] {
-                if is_shown && let Some(place) = text.get_mut(len) {
-                    *place = b'0' + digit;
-                    len += 1;
-                }
-            }
-            // The dot is there.
-            len += 1;
-        }
-        stack.push_string(text.get(..len - 1).unwrap_or_default());
     }
 
     /// The peer's port; 0 for a socket file.
@@ -297,28 +283,6 @@ pub(crate) enum Source<'a> {
 }
 
 impl Source<'_> {
-    /// Calls `with` with the request, taken apart. No script may run in it.
-    pub(crate) fn with_view<R>(&self, worker: &Worker, with: impl FnOnce(&View<'_>) -> R) -> R {
-        match self {
-            Self::Head(request, origin) => {
-                let mut fields = worker.scratch.borrow_mut();
-                write_fields(request, &mut fields);
-                with(&View {
-                    prefix: &Prefix::of(request, origin).to_bytes(),
-                    fields: &fields,
-                    head: request.bytes(),
-                    body: &[],
-                })
-            }
-            Self::Whole(whole) => with(&View {
-                prefix: &whole.prefix,
-                fields: &whole.fields,
-                head: &whole.head,
-                body: &whole.body,
-            }),
-        }
-    }
-
     /// Pushes the request as userdata.
     pub(crate) fn push(&self, worker: &Worker, stack: &mut Stack<'_>) {
         match self {
@@ -335,6 +299,30 @@ pub(crate) struct Unfinished {
     head: Box<[u8]>,
     /// What has arrived of the body.
     pub(crate) body: Vec<u8>,
+}
+
+/// Pushes an address as text.
+pub(super) fn push_ip(stack: &mut Stack<'_>, ip: IpAddr) {
+    let IpAddr::V4(ip) = ip else {
+        return stack.push_string(ip.to_string());
+    };
+    let mut text = [b'.'; 15];
+    let mut len = 0;
+    for byte in ip.octets() {
+        for (digit, is_shown) in [
+            (byte / 100, byte >= 100),
+            (byte / 10 % 10, byte >= 10),
+            (byte % 10, true),
+        ] {
+            if is_shown && let Some(place) = text.get_mut(len) {
+                *place = b'0' + digit;
+                len += 1;
+            }
+        }
+        // The dot is there.
+        len += 1;
+    }
+    stack.push_string(text.get(..len - 1).unwrap_or_default());
 }
 
 /// Writes the spans of a request's fields.
@@ -367,6 +355,16 @@ impl Unfinished {
             fields: fields.into_boxed_slice(),
             head: request.bytes().into(),
             body: Vec::new(),
+        }
+    }
+
+    /// The request with what has arrived of its body.
+    pub(crate) fn view(&self) -> View<'_> {
+        View {
+            prefix: &self.prefix,
+            fields: &self.fields,
+            head: &self.head,
+            body: &self.body,
         }
     }
 

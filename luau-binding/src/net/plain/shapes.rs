@@ -12,7 +12,7 @@
 //!
 //! Not here: blocks that are the same to the byte (`templates.rs`).
 
-use crate::net::request::View;
+use super::parts::Parts;
 use crate::vm::{Pin, Stack};
 
 /// Shapes that are kept, by their hash.
@@ -50,15 +50,15 @@ struct Shape {
 }
 
 impl Shape {
-    fn has_names(&self, view: &View<'_>) -> bool {
-        view.field_count() == self.fields.len()
-            && (self.fields.iter().zip(view.fields()))
+    fn has_names(&self, request: &impl Parts) -> bool {
+        request.field_count() == self.fields.len()
+            && (self.fields.iter().zip(request.fields()))
                 .all(|(known, (name, _))| *known.name == *name)
     }
 
-    /// Pushes the table of `view`, which has the names of this shape.
-    fn push(&self, stack: &mut Stack<'_>, view: &View<'_>) {
-        let both = (1..).zip(self.fields.iter().zip(view.fields()));
+    /// Pushes the table of `request`, which has the names of this shape.
+    fn push(&self, stack: &mut Stack<'_>, request: &impl Parts) {
+        let both = (1..).zip(self.fields.iter().zip(request.fields()));
         let changed = both.filter(|(_, (known, (_, value)))| *known.value != **value);
         let changed = changed.map(|(n, (_, (_, value)))| (n, value));
         stack.push_changed(&self.table, &self.names, changed);
@@ -66,34 +66,34 @@ impl Shape {
 }
 
 impl Shapes {
-    /// Pushes the table of the fields of `view`, if one of that shape is known; `make` makes it where
+    /// Pushes the table of the fields of `request`, if one of that shape is known; `make` makes it where
     /// one is to be learnt. False, and nothing is pushed, if not.
     pub(super) fn push(
         &mut self,
         stack: &mut Stack<'_>,
-        view: &View<'_>,
+        request: &impl Parts,
         make: impl FnOnce(&mut Stack<'_>),
     ) -> bool {
         if self.0.is_empty() {
             self.0.resize_with(SLOTS, Slot::default);
         }
-        let hash = hash(view);
+        let hash = hash(request);
         let at = usize::try_from(hash >> 60).unwrap_or(0) % SLOTS;
         let Some(slot) = self.0.get_mut(at) else {
             return false;
         };
         match &slot.shape {
-            Some(shape) if slot.hash == hash && shape.has_names(view) => {
+            Some(shape) if slot.hash == hash && shape.has_names(request) => {
                 slot.credit = (slot.credit + 1).min(CREDIT_MAX);
-                shape.push(stack, view);
+                shape.push(stack, request);
                 return true;
             }
             Some(_) if slot.credit > 0 => slot.credit -= 1,
             _ if slot.hash == hash => {
                 // For the second time.
-                if can_be_shape(view) {
+                if can_be_shape(request) {
                     make(stack);
-                    slot.shape = learn(stack, view);
+                    slot.shape = learn(stack, request);
                     return true;
                 }
             }
@@ -108,28 +108,28 @@ impl Shapes {
     }
 }
 
-fn can_be_shape(view: &View<'_>) -> bool {
-    view.field_count() <= FIELDS_MAX
-        && view.fields().enumerate().all(|(n, (name, _))| {
-            let mut before = view.fields().take(n);
+fn can_be_shape(request: &impl Parts) -> bool {
+    request.field_count() <= FIELDS_MAX
+        && request.fields().enumerate().all(|(n, (name, _))| {
+            let mut before = request.fields().take(n);
             before.all(|(other, _)| !other.eq_ignore_ascii_case(name))
         })
 }
 
-/// Makes a shape of `view`, whose table is on top. Leaves a table there that is not the shape's.
-fn learn(stack: &mut Stack<'_>, view: &View<'_>) -> Option<Shape> {
+/// Makes a shape of `request`, whose table is on top. Leaves a table there that is not the shape's.
+fn learn(stack: &mut Stack<'_>, request: &impl Parts) -> Option<Shape> {
     let released = stack.worker().ok()?.root.released();
     let at = stack.len();
     let table = stack.pin(at, released);
-    stack.push_table(view.field_count(), 0);
-    for (n, (name, _)) in (1..).zip(view.fields()) {
+    stack.push_table(request.field_count(), 0);
+    for (n, (name, _)) in (1..).zip(request.fields()) {
         stack.push_string(name.to_ascii_lowercase());
         stack.set_element(at + 1, n);
     }
     let names = stack.pin(at + 1, released);
     stack.pop(2);
     stack.push_clone(&table);
-    let fields = view.fields().map(|(name, value)| Known {
+    let fields = request.fields().map(|(name, value)| Known {
         name: name.into(),
         value: value.into(),
     });
@@ -141,8 +141,8 @@ fn learn(stack: &mut Stack<'_>, view: &View<'_>) -> Option<Shape> {
 }
 
 /// Of the names' lengths and first bytes.
-fn hash(view: &View<'_>) -> u64 {
-    view.fields().fold(0, |hash: u64, (name, _)| {
+fn hash(request: &impl Parts) -> u64 {
+    request.fields().fold(0, |hash: u64, (name, _)| {
         let word = match name.first_chunk::<4>() {
             Some(first) => u64::from(u32::from_le_bytes(*first)),
             None => 0,

@@ -13,8 +13,8 @@
 //! Not here: what else a request is (`plain.rs`).
 
 use super::Repeats;
+use super::parts::Parts;
 use super::shapes::Shapes;
-use crate::net::request::View;
 use crate::vm::{Pin, Stack};
 
 /// Blocks that are kept, by their hash.
@@ -49,11 +49,11 @@ impl Templates {
         }
     }
 
-    /// Pushes the table of the fields of `view`, which belongs to whoever gets it.
-    pub(super) fn push(&mut self, stack: &mut Stack<'_>, view: &View<'_>) {
-        let block = view.field_lines();
+    /// Pushes the table of the fields of `request`, which belongs to whoever gets it.
+    pub(super) fn push(&mut self, stack: &mut Stack<'_>, request: &impl Parts) {
+        let block = request.field_lines();
         if block.is_empty() || block.len() > BLOCK_BYTES_MAX {
-            return push_table(stack, view, self.repeats);
+            return push_table(stack, request, self.repeats);
         }
         if self.slots.is_empty() {
             self.slots.resize_with(SLOTS, Slot::default);
@@ -61,7 +61,7 @@ impl Templates {
         let hash = hash(block);
         let at = usize::try_from(hash >> 58).unwrap_or(0) % SLOTS;
         let Some(slot) = self.slots.get_mut(at) else {
-            return push_table(stack, view, self.repeats);
+            return push_table(stack, request, self.repeats);
         };
         match &slot.kept {
             Some((kept, pin)) if slot.hash == hash && **kept == *block => {
@@ -71,7 +71,7 @@ impl Templates {
             Some(_) if slot.credit > 0 => slot.credit -= 1,
             _ if slot.hash == hash => {
                 // For the second time.
-                push_shaped(stack, view, &mut self.shapes, self.repeats);
+                push_shaped(stack, request, &mut self.shapes, self.repeats);
                 if let Ok(worker) = stack.worker() {
                     let top = stack.len();
                     let pin = stack.pin(top, worker.root.released());
@@ -88,27 +88,31 @@ impl Templates {
                 };
             }
         }
-        push_shaped(stack, view, &mut self.shapes, self.repeats);
+        push_shaped(stack, request, &mut self.shapes, self.repeats);
     }
 }
 
-fn push_shaped(stack: &mut Stack<'_>, view: &View<'_>, shapes: &mut Shapes, repeats: Repeats) {
-    let is_pushed = shapes.push(stack, view, |stack| push_table(stack, view, repeats));
+fn push_shaped(stack: &mut Stack<'_>, request: &impl Parts, shapes: &mut Shapes, repeats: Repeats) {
+    let is_pushed = shapes.push(stack, request, |stack| push_table(stack, request, repeats));
     if !is_pushed {
-        push_table(stack, view, repeats);
+        push_table(stack, request, repeats);
     }
 }
 
-fn push_table(stack: &mut Stack<'_>, view: &View<'_>, repeats: Repeats) {
-    stack.push_texts(view.field_count(), view.fields(), |name, before, value| {
-        let separator: &[u8] = match repeats {
-            Repeats::Last => return None,
-            Repeats::Comma => b",",
-            Repeats::List if name == b"cookie" => b"; ",
-            Repeats::List => b", ",
-        };
-        Some([before, separator, value].concat())
-    });
+fn push_table(stack: &mut Stack<'_>, request: &impl Parts, repeats: Repeats) {
+    stack.push_texts(
+        request.field_count(),
+        request.fields(),
+        |name, before, value| {
+            let separator: &[u8] = match repeats {
+                Repeats::Last => return None,
+                Repeats::Comma => b",",
+                Repeats::List if name == b"cookie" => b"; ",
+                Repeats::List => b", ",
+            };
+            Some([before, separator, value].concat())
+        },
+    );
 }
 
 /// An odd number whose bits look random.

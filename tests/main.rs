@@ -59,6 +59,8 @@ mod proxied;
 #[cfg(test)]
 mod reactor;
 #[cfg(test)]
+mod refused;
+#[cfg(test)]
 mod scarce;
 #[cfg(test)]
 mod sim;

@@ -12,7 +12,7 @@
 use crate::conn::Exchange;
 use crate::http1::{Request, Response};
 use crate::reactor::conns::ConnKey;
-use crate::reactor::inbox::{Cause, Inbox, What};
+use crate::reactor::inbox::{Cause, Inbox, Refusal, What};
 use crate::reactor::{ListenerKey, Reactor};
 use crate::transport::{Net, Peer};
 use crate::ws::MessageKind;
@@ -75,6 +75,9 @@ pub trait Handler<N: Net> {
     /// There is room again after `Pressure::High`.
     fn on_writable(&mut self, _: &mut Reactor<N>, _: ConnKey) {}
 
+    /// Something was refused without the application.
+    fn on_refused(&mut self, _: &mut Reactor<N>, _: ConnKey, _: &Refusal) {}
+
     /// The connection has ended; its key is stale.
     fn on_closed(&mut self, _: &mut Reactor<N>, _: ConnKey, _: &Cause) {}
 }
@@ -107,6 +110,7 @@ pub fn dispatch<N: Net>(inbox: &Inbox, reactor: &mut Reactor<N>, handler: &mut i
             What::Resolved { addresses } => handler.on_resolved(reactor, conn, addresses),
             What::Datagram { from, bytes } => handler.on_datagram(reactor, conn, from, bytes),
             What::Writable => handler.on_writable(reactor, conn),
+            What::Refused { refusal } => handler.on_refused(reactor, conn, refusal),
             What::Closed { cause } => handler.on_closed(reactor, conn, cause),
         }
     }

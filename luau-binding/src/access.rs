@@ -1,4 +1,5 @@
-//! The access log: a line of JSON for each request that was handed to a script, and for each upgrade.
+//! The access log: a line of JSON for each request and each upgrade, whether a script was handed it or
+//! core has refused it, and for each connection that was turned away.
 //!
 //! Sits beside `bridge.rs`, which tells it of requests, and `net/response.rs`, which tells it of
 //! answers. Lines are put together once a turn, when the answers are on their way, and written by a
@@ -8,9 +9,10 @@
 //! - A server without a log costs a look at one flag for each answer, and nothing else.
 //! - Whatever a peer sends, a line is one line of JSON in UTF-8 without control characters; bytes that
 //!   are no UTF-8 stand in it as if they were Latin-1. Texts are cut at 2,048 bytes.
-//! - A request has one line: with its answer, or without a status if its peer left before.
+//! - A request has one line: with its answer, or without a status if its peer left before, or if it
+//!   was refused without a word.
 //!
-//! Not here: requests that core refuses by itself, of which the figures tell.
+//! Not here: what core refuses (`conn/server/refuse.rs` there).
 
 mod sink;
 
@@ -24,6 +26,7 @@ use crate::vm::{self, Kind, Raise, Stack};
 use hukilau_core::conn::{Exchange, Refusals, Response};
 use hukilau_core::http1::Request;
 use hukilau_core::reactor::conns::ConnKey;
+use hukilau_core::reactor::inbox::Refusal;
 use hukilau_core::transport::Peer;
 use sink::Sink;
 use std::cell::{Cell, RefCell};
@@ -52,14 +55,18 @@ pub(crate) struct Log {
 struct Entry {
     log: Rc<Log>,
     begun: f64,
-    took: f64,
+    /// `None` if nobody knows when it began.
+    took: Option<f64>,
     remote: Option<Peer>,
+    /// Empty if it is not known, which neither can be.
     method: Vec<u8>,
     target: Vec<u8>,
     agent: Option<Vec<u8>>,
     referrer: Option<Vec<u8>>,
     status: Option<u16>,
     bytes: u64,
+    /// Why core has refused it.
+    refused: Option<&'static str>,
     is_cut: bool,
 }
 
@@ -103,7 +110,7 @@ impl Access {
         let entry = Entry {
             log: Rc::clone(log),
             begun: vm::clock(),
-            took: 0.0,
+            took: None,
             remote: origin.peer,
             method: clip(request.method()),
             target: clip(request.target()),
@@ -111,6 +118,7 @@ impl Access {
             referrer: log.has_referrer.then(|| field(b"referer")).flatten(),
             status: None,
             bytes: 0,
+            refused: None,
             is_cut: false,
         };
         let key = (origin.conn, origin.exchange);
@@ -194,10 +202,50 @@ impl Access {
         if self.is_on.get()
             && let Some(mut entry) = self.open.borrow_mut().remove(&(conn, exchange))
         {
-            entry.took = vm::clock() - entry.begun;
+            entry.took = Some(vm::clock() - entry.begun);
             entry.is_cut = is_cut;
             self.done.borrow_mut().push(entry);
         }
+    }
+
+    /// Core has refused a request, which a script may have been handed.
+    pub(crate) fn refused(&self, worker: &Worker, conn: ConnKey, refusal: &Refusal) {
+        let Some(exchange) = refusal.exchange else {
+            return;
+        };
+        if let Some(entry) = self.open.borrow_mut().get_mut(&(conn, exchange)) {
+            entry.status = refusal.status;
+            entry.refused = Some(refusal.rule);
+            entry.add(refusal.bytes);
+        } else {
+            return self.turned_away(worker, refusal);
+        }
+        self.end(conn, exchange, false);
+    }
+
+    /// A request was refused of which no script has heard, or a connection before it had one.
+    pub(crate) fn turned_away(&self, worker: &Worker, refusal: &Refusal) {
+        let server = worker.server(refusal.listener);
+        let Some(log) = server.and_then(|server| server.log.clone()) else {
+            return;
+        };
+        let mut words = refusal.line.splitn(3, |byte| *byte == b' ').map(clip);
+        let (method, target) = (words.next(), words.next());
+        self.is_on.set(true);
+        self.done.borrow_mut().push(Entry {
+            log,
+            begun: vm::clock(),
+            took: None,
+            remote: refusal.peer,
+            method: method.unwrap_or_default(),
+            target: target.unwrap_or_default(),
+            agent: None,
+            referrer: None,
+            status: refusal.status,
+            bytes: refusal.bytes as u64,
+            refused: Some(refusal.rule),
+            is_cut: false,
+        });
     }
 
     /// A connection has gone: what was not answered on it never will be.
@@ -374,22 +422,29 @@ impl Entry {
         }
         for (name, text) in [("method", &self.method), ("target", &self.target)] {
             let _ = write!(line, ",\"{name}\":");
-            quote(line, text);
+            match text.is_empty() {
+                true => line.extend_from_slice(b"null"),
+                false => quote(line, text),
+            }
         }
         let _ = match self.status {
             Some(status) => write!(line, ",\"status\":{status}"),
             None => write!(line, ",\"status\":null"),
         };
-        let (bytes, took) = (self.bytes, self.took.max(0.0));
-        let _ = write!(
-            line,
-            ",\"bytes\":{bytes},\"duration\":{took:.6},\"worker\":{worker}"
-        );
+        let _ = write!(line, ",\"bytes\":{},\"duration\":", self.bytes);
+        let _ = match self.took {
+            Some(took) => write!(line, "{:.6}", took.max(0.0)),
+            None => write!(line, "null"),
+        };
+        let _ = write!(line, ",\"worker\":{worker}");
         for (name, text) in [("agent", &self.agent), ("referrer", &self.referrer)] {
             if let Some(text) = text {
                 let _ = write!(line, ",\"{name}\":");
                 quote(line, text);
             }
+        }
+        if let Some(rule) = self.refused {
+            let _ = write!(line, ",\"refused\":\"{rule}\"");
         }
         if self.is_cut {
             line.extend_from_slice(b",\"cut\":true");

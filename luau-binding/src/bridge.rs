@@ -165,6 +165,7 @@ pub(crate) fn deliver(worker: &Worker, completion: Completion<'_>) {
         What::Pong { .. } | What::Connected { .. } | What::Response { .. } => {}
         What::Accepted { .. } | What::Bytes { .. } | What::Finished => {}
         What::Resolved { .. } | What::Datagram { .. } => {}
+        What::Refused { refusal } => worker.access.refused(worker, conn, refusal),
         What::Closed { cause } => close(worker, conn, cause),
     }
 }

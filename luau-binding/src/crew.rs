@@ -103,6 +103,8 @@ pub(crate) struct Member {
     pub(crate) messages_refused: Arc<Gauge>,
     /// Nanoseconds that scripts and what serves them have run, the collector's work in it.
     pub(crate) script_nanos: Arc<Gauge>,
+    /// Nanoseconds of them in the collector, estimated.
+    pub(crate) collector_nanos: Arc<Gauge>,
     /// Lines of access logs that found no room.
     pub(crate) log_lines_dropped: Arc<Gauge>,
     /// Subscribers of its topics, after the last turn.
@@ -197,6 +199,7 @@ impl Peers {
             heap: Arc::default(),
             messages_refused: Arc::default(),
             script_nanos: Arc::default(),
+            collector_nanos: Arc::default(),
             log_lines_dropped: Arc::default(),
             tally: Arc::default(),
         };

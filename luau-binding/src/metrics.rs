@@ -182,15 +182,12 @@ impl Page<'_> {
         }
     }
 
-    /// What scripts have taken of the turns.
-    fn scripts(&mut self) {
-        const NAME: &str = "script_seconds_total";
-        let help = "Time in which scripts ran and their answers were made, collection of garbage included.";
-        self.family(NAME, "counter", help);
+    /// A counter of nanoseconds, in seconds.
+    fn seconds(&mut self, name: &str, help: &str, nanos: impl Fn(&Member) -> u64) {
+        self.family(name, "counter", help);
         for member in self.members {
-            let nanos = member.script_nanos.value();
-            let seconds = core::time::Duration::from_nanos(nanos).as_secs_f64();
-            self.sample(NAME, member.index, "", seconds);
+            let seconds = core::time::Duration::from_nanos(nanos(member)).as_secs_f64();
+            self.sample(name, member.index, "", seconds);
         }
     }
 
@@ -245,10 +242,43 @@ fn text(members: &[Member]) -> String {
         "Requests received whole or in part, those for figures too.",
         |f| &f.requests,
     );
-    let responses = "Responses by class of status, those with figures too.";
+    let refused = "Requests refused without a script, or not answered by it in time.";
+    page.counter("requests_refused_total", refused, |f| &f.refused);
+    let responses = "Responses by class of status, refusals and those with figures too.";
     page.counters("responses_total", responses, ("class", &CLASSES), |f| {
         &f.responses
     });
+    messages(&mut page);
+    let relieved = "Times that a connection under pressure could be written to again.";
+    page.counter("pressure_relieved_total", relieved, |f| &f.relieved);
+    page.counter("received_bytes_total", "Bytes read.", |f| &f.bytes_received);
+    page.counter("sent_bytes_total", "Bytes written.", |f| &f.bytes_sent);
+    let away = "Connections turned away: their address had too many, or no descriptor was left.";
+    page.counter("connections_turned_away_total", away, |f| &f.turned_away);
+    let lost = "Publications of other workers that found no room.";
+    page.each("publications_lost_total", "counter", lost, |m| {
+        m.figures.publications_lost.value()
+    });
+    let lines = "Lines of access logs that were dropped for want of room.";
+    page.each("log_lines_dropped_total", "counter", lines, |m| {
+        m.log_lines_dropped.value()
+    });
+    let scripts =
+        "Time in which scripts ran and their answers were made, collection of garbage included.";
+    page.seconds("script_seconds_total", scripts, |m| m.script_nanos.value());
+    let collector =
+        "Time in which garbage was collected, estimated from one turn in 64 chosen at random.";
+    page.seconds("collector_seconds_total", collector, |m| {
+        m.collector_nanos.value()
+    });
+    let heap = "Bytes in use by the VM.";
+    page.each("vm_heap_bytes", "gauge", heap, |m| m.heap.value());
+    page.turns();
+    page.text
+}
+
+/// What WebSockets send and receive.
+fn messages(page: &mut Page<'_>) {
     let received = "WebSocket messages received.";
     page.counter("messages_received_total", received, |f| {
         &f.messages_received
@@ -263,27 +293,8 @@ fn text(members: &[Member]) -> String {
     });
     let behind = "WebSockets closed for being too far behind.";
     page.counter("slow_peers_closed_total", behind, |f| &f.closed_behind);
-    let relieved = "Times that a connection under pressure could be written to again.";
-    page.counter("pressure_relieved_total", relieved, |f| &f.relieved);
-    page.counter("received_bytes_total", "Bytes read.", |f| &f.bytes_received);
-    page.counter("sent_bytes_total", "Bytes written.", |f| &f.bytes_sent);
     let refused = "WebSocket messages dropped as their peers sent too many.";
     page.each("messages_refused_total", "counter", refused, |m| {
         m.messages_refused.value()
     });
-    let away = "Connections turned away: their address had too many, or no descriptor was left.";
-    page.counter("connections_turned_away_total", away, |f| &f.turned_away);
-    let lost = "Publications of other workers that found no room.";
-    page.each("publications_lost_total", "counter", lost, |m| {
-        m.figures.publications_lost.value()
-    });
-    let lines = "Lines of access logs that were dropped for want of room.";
-    page.each("log_lines_dropped_total", "counter", lines, |m| {
-        m.log_lines_dropped.value()
-    });
-    page.scripts();
-    let heap = "Bytes in use by the VM.";
-    page.each("vm_heap_bytes", "gauge", heap, |m| m.heap.value());
-    page.turns();
-    page.text
 }

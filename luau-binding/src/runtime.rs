@@ -483,7 +483,9 @@ impl Runtime {
         surface::lost::sweep(&worker);
         if surface::lost::is_alone(&worker) {
             // Nothing else would make garbage, and so nothing would find them.
+            let from = vm::clock();
             self.lua.gc_collect()?;
+            worker.guard.collector.add(vm::clock() - from);
             worker.root.sweep();
             surface::lost::sweep(&worker);
         }
@@ -517,6 +519,7 @@ impl Runtime {
             worker.peers.tend(&mut reactor);
         }
         self.turned_at = vm::clock();
+        worker.guard.collector.begin_turn(self.turned_at);
         worker.peers.own().heap.set(self.lua.used_memory() as u64);
         worker.surface.note_turn();
         if let Some(millis) = self.stop.hung_up.swap(0, Ordering::AcqRel).checked_sub(1)
@@ -534,7 +537,9 @@ impl Runtime {
         pump(&worker);
         worker.access.flush(&worker);
         // Once for all that the turn has delivered: a clock read per request would cost what it measures.
-        worker.note_scripts(vm::clock() - self.turned_at);
+        let now = vm::clock();
+        worker.guard.collector.end_turn(now);
+        worker.note_scripts(now - self.turned_at);
         Ok(Turn::Running)
     }
 

@@ -12,6 +12,7 @@
 //! - `vm/typed.rs`      userdata of types that dialects make
 //! - `vm/coroutine.rs`  threads: create, resume, reset, trace
 //! - `vm/guard.rs`      the bounds of script code: time and memory
+//! - `vm/collector.rs` how long the collector works
 //! - `vm/tape.rs`       parsed JSON onto the stack
 //! - `vm/texts.rs`      tables of texts, and clones of them
 //! - `vm/walk.rs`       tables read where they lie
@@ -32,6 +33,7 @@
 )]
 
 pub(crate) mod atom;
+mod collector;
 pub(crate) mod coroutine;
 mod function;
 pub(crate) mod guard;

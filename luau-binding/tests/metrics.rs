@@ -217,6 +217,11 @@ const SCRIPT: &str = r#"
         request = function(request)
             if request.path == "/stats" then return net.json(server:stats()) end
             if request.path == "/fail" then error("as asked") end
+            if request.path == "/garbage" then
+                local t = {}
+                for i = 1, 5_000 do t = { i, {} } end
+                return "x"
+            end
             return { status = tonumber(string.sub(request.path, 2)), body = "x" }
         end,
         websocket = { message = function(ws, message) ws:send(message) end },
@@ -264,8 +269,9 @@ fn figures_count_what_has_happened() {
     stream.write_all(b"GET /\r\n\r\n").expect("it reads");
     let mut refused = Vec::new();
     stream.read_to_end(&mut refused).expect("it is refused");
-    // Figures for figures count too: the classes besides 2xx are the script's alone.
-    for (class, count) in [("1xx", 0.0), ("3xx", 1.0), ("4xx", 1.0), ("5xx", 2.0)] {
+    // Figures for figures count too: the classes besides 2xx are the script's, and what was refused.
+    assert_eq!(served.sum("hukilau_requests_refused_total", &[]), 1.0);
+    for (class, count) in [("1xx", 0.0), ("3xx", 1.0), ("4xx", 2.0), ("5xx", 2.0)] {
         let counted = served.sum("hukilau_responses_total", &[("class", class)]);
         assert_eq!(counted, count, "{class}");
     }
@@ -277,6 +283,12 @@ fn figures_count_what_has_happened() {
     let scripts = served.sum("hukilau_script_seconds_total", &[]);
     assert!(scripts > 0.0, "{scripts}");
 
+    // One turn in 64 is looked at.
+    let collector = || served.sum("hukilau_collector_seconds_total", &[]);
+    while collector() == 0.0 {
+        Measured::get(served.port, "/garbage");
+    }
+
     let (_, stats) = Measured::get(served.port, "/stats");
     for part in [
         r#""3xx":1"#,
@@ -284,6 +296,7 @@ fn figures_count_what_has_happened() {
         r#""acceptErrors":0"#,
         r#""heapBytes":"#,
         r#""scriptSeconds":"#,
+        r#""collectorSeconds":"#,
         r#""logLinesDropped":0"#,
     ] {
         assert!(stats.contains(part), "{stats} has no {part}");

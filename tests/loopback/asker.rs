@@ -189,7 +189,9 @@ impl Asker {
                 );
                 *self.causes.entry(cause.name().to_owned()).or_default() += 1;
             }
-            What::Request { .. } | What::Accepted { .. } => panic!("{conn}: {what:?}"),
+            What::Request { .. } | What::Refused { .. } | What::Accepted { .. } => {
+                panic!("{conn}: {what:?}")
+            }
             What::Bytes { .. } | What::Finished | What::Resolved { .. } | What::Datagram { .. } => {
                 panic!("{conn}: {what:?}")
             }

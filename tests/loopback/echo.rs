@@ -87,7 +87,11 @@ impl Echo {
                 self.arriving.retain(|(of, _), _| *of != conn);
                 Ok(())
             }
-            What::Open | What::Closing { .. } | What::Writable | What::Pong { .. } => Ok(()),
+            What::Refused { .. }
+            | What::Open
+            | What::Closing { .. }
+            | What::Writable
+            | What::Pong { .. } => Ok(()),
             What::Connected { .. } | What::Response { .. } => panic!("{conn}: {what:?}"),
             What::Accepted { .. }
             | What::Bytes { .. }

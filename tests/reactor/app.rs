@@ -124,20 +124,22 @@ impl App {
             let target = std::str::from_utf8(request.target()).expect("clients send ASCII");
             return self.take_request(reactor, conn, *exchange, target, request.has_body());
         }
+        if let What::Refused { refusal } = what {
+            assert!(refusal.status.is_some(), "{conn}: nobody is silent here");
+            let known = self.known.get(&conn);
+            return assert!(known.is_none_or(|known| !known.closed), "{conn}: {what:?}");
+        }
         let known = self.known.get_mut(&conn).expect("someone unknown");
         assert!(!known.closed, "{conn}: {what:?} after Closed");
         match what {
-            What::Request { .. } => {}
+            What::Request { .. } | What::Refused { .. } => {}
             What::Connected { .. } | What::Response { .. } => {
                 panic!("{conn}: an answer, and nothing was asked")
             }
-            What::Accepted { .. }
-            | What::Bytes { .. }
-            | What::Finished
-            | What::Resolved { .. }
-            | What::Datagram { .. } => {
+            What::Accepted { .. } | What::Bytes { .. } | What::Finished => {
                 panic!("{conn}: no stream")
             }
+            What::Resolved { .. } | What::Datagram { .. } => panic!("{conn}: no name"),
             What::Body { exchange, bytes } => {
                 assert!(!bytes.is_empty(), "{conn}: an empty piece");
                 newest(known, *exchange).body.extend_from_slice(bytes);

@@ -126,6 +126,7 @@ fn answer(
         | What::Finished
         | What::Resolved { .. }
         | What::Datagram { .. }
+        | What::Refused { .. }
         | What::Writable => Ok(()),
         What::Closed { .. } => Ok(()),
     }

@@ -25,7 +25,7 @@ mod stream;
 pub mod websocket;
 
 pub use client::{Ask, AskBody, ClientConn, OPENING_ENTROPY_BYTES, WsOpening};
-pub use refusals::{RefusalPage, Refusals};
+pub use refusals::{RefusalPage, Refusals, Refused};
 pub use response::{Response, SharedDate};
 pub use server::{Accepted, ServerConn, ServerSettings};
 pub use stream::StreamConn;

@@ -10,8 +10,8 @@
 //!
 //! Not here: which status a rule has (`violation.rs`).
 
-use super::Misuse;
 use super::response::FieldPlan;
+use super::{Exchange, Misuse};
 use crate::http1::token;
 
 /// What nginx calls a request without TLS where there should be some. It is answered with 400, and
@@ -37,6 +37,22 @@ impl RefusalPage {
     pub(super) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.fields.iter().map(|(name, value)| (&**name, &**value))
     }
+}
+
+/// A request that was refused without the application, or one whose answer was left to it too long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its number.
+    pub exchange: Exchange,
+    /// What it is answered with; `None` if the connection closes without a word.
+    pub status: Option<u16>,
+    /// What it has done, as half a sentence.
+    pub rule: &'static str,
+    /// Bytes of the answer's body.
+    pub bytes: usize,
+    /// Where its head begins in the segment, or in what was left of that; `None` if the application
+    /// knows the request, or nothing is known of its head.
+    pub head_at: Option<usize>,
 }
 
 /// What becomes of a refusal.

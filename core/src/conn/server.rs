@@ -25,7 +25,7 @@ mod refuse;
 
 use super::body::IncomingBody;
 use super::pipeline::{Answer, Asked, Pipeline};
-use super::refusals::Refusals;
+use super::refusals::{Refusals, Refused};
 use super::response::{self, BodyPlan, FieldPlan, Persistence, Response, SharedDate};
 use super::{Appetite, Deadline, EventLog, Exchange, Misuse, WsSettings};
 use crate::buffer::SendBuffer;
@@ -35,6 +35,7 @@ use crate::limits::Limits;
 use crate::violation::Violation;
 use crate::ws::deflate::{DeflateOffer, DeflateParams};
 use crate::ws::handshake;
+use refuse::Reason;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -78,8 +79,9 @@ enum State {
     Refused { exchange: Exchange },
     /// A WebSocket was accepted; it is taken once the 101 has had its turn.
     Accepted(Box<Accepted>),
-    /// No further input means anything.
-    Done,
+    /// No further input means anything. What was refused stays here until somebody asks; boxed, as
+    /// it comes once in a connection, if ever.
+    Done(Option<Box<Refused>>),
 }
 
 /// What a WebSocket's client has sent and its answer needs.
@@ -160,13 +162,13 @@ impl ServerConn {
                 State::Upgrade { .. }
                 | State::Refused { .. }
                 | State::Accepted(_)
-                | State::Done => break,
+                | State::Done(_) => break,
             };
             match step {
                 Ok(0) => break,
                 Ok(consumed) => at += consumed,
                 Err(refusal) => {
-                    self.refuse(refusal, out);
+                    self.refuse(refusal, at, out);
                     return Err(refusal.violation());
                 }
             }
@@ -185,17 +187,17 @@ impl ServerConn {
         let incomplete = match self.state {
             State::Head { begun, .. } => begun,
             State::Body { .. } => true,
-            State::Upgrade { .. } | State::Refused { .. } | State::Accepted(_) | State::Done => {
+            State::Upgrade { .. } | State::Refused { .. } | State::Accepted(_) | State::Done(_) => {
                 false
             }
         };
         self.deadline = None;
         if incomplete {
-            self.refuse(Violation::Incomplete.into(), out);
+            self.refuse(Violation::Incomplete.into(), 0, out);
             return Err(Violation::Incomplete);
         }
         if let State::Head { .. } = self.state {
-            self.state = State::Done;
+            self.state = State::Done(None);
         }
         self.pipeline.close_after_all();
         Ok(())
@@ -207,18 +209,18 @@ impl ServerConn {
             return None;
         }
         self.deadline = None;
-        let (missed, status) = match self.state {
+        let (missed, status, rule) = match self.state {
             State::Head { begun: false, .. } => {
                 // RFC 9112 §9.5: an idle connection may be closed without a word.
                 self.is_over = true;
                 return Some(Deadline::Idle);
             }
-            State::Head { .. } => (Deadline::Head, 408),
-            State::Body { .. } => (Deadline::Body, 408),
-            State::Upgrade { .. } => (Deadline::Handshake, 503),
-            State::Refused { .. } | State::Accepted(_) | State::Done => return None,
+            State::Head { .. } => (Deadline::Head, 408, "head not whole in time"),
+            State::Body { .. } => (Deadline::Body, 408, "body not whole in time"),
+            State::Upgrade { .. } => (Deadline::Handshake, 503, "upgrade not decided in time"),
+            State::Refused { .. } | State::Accepted(_) | State::Done(_) => return None,
         };
-        self.refuse_with(status, b"", &[], out);
+        self.refuse_with(Reason::of(rule), status, (b"", &[]), out);
         Some(missed)
     }
 
@@ -236,7 +238,7 @@ impl ServerConn {
             | State::Upgrade { .. }
             | State::Refused { .. }
             | State::Accepted(_)
-            | State::Done => Appetite::Pause,
+            | State::Done(_) => Appetite::Pause,
         }
     }
 
@@ -464,7 +466,7 @@ impl ServerConn {
         if self.pipeline.in_flight() > 0 || !matches!(self.state, State::Accepted(_)) {
             return None;
         }
-        match core::mem::replace(&mut self.state, State::Done) {
+        match core::mem::replace(&mut self.state, State::Done(None)) {
             State::Accepted(accepted) => Some(accepted),
             _ => None,
         }
@@ -478,11 +480,11 @@ impl ServerConn {
                 self.is_over = true
             }
             State::Head { begun: false, .. } => {
-                self.state = State::Done;
+                self.state = State::Done(None);
                 self.pipeline.close_after_all();
             }
             // Its request is arriving, and is the last.
-            State::Head { .. } | State::Refused { .. } | State::Accepted(_) | State::Done => {}
+            State::Head { .. } | State::Refused { .. } | State::Accepted(_) | State::Done(_) => {}
             State::Body { .. } | State::Upgrade { .. } => self.pipeline.close_after_all(),
         }
     }
@@ -526,7 +528,7 @@ impl ServerConn {
     fn finish(&mut self, exchange: Exchange, now: Instant, out: &mut SendBuffer) {
         if matches!(self.state, State::Upgrade { exchange: asked, .. } if asked == exchange) {
             self.state = if self.pipeline.closes() {
-                State::Done
+                State::Done(None)
             } else {
                 State::resting()
             };
@@ -544,7 +546,7 @@ impl ServerConn {
             State::Head { .. } if self.pipeline.in_flight() == 0 => limits.idle_timeout,
             State::Body { .. } => limits.body_timeout,
             State::Upgrade { .. } => limits.handshake_timeout,
-            State::Head { .. } | State::Refused { .. } | State::Accepted(_) | State::Done => {
+            State::Head { .. } | State::Refused { .. } | State::Accepted(_) | State::Done(_) => {
                 self.deadline = None;
                 return;
             }

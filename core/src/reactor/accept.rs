@@ -37,6 +37,9 @@ use std::time::{Duration, Instant};
 /// descriptors are scarce, short enough not to be noticed when they are not.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
+/// Whose address has as many connections as it may is not told why: that would cost more than it does.
+const TOO_MANY: (Option<u16>, &str, usize) = (None, "too many connections of one address", 0);
+
 #[derive(Debug)]
 pub(super) struct Listener<L> {
     pub(super) key: ListenerKey,
@@ -189,11 +192,12 @@ impl<N: Net> Reactor<N> {
         if let Some(its) = listeners.find(|listener| listener.key == conn.listener) {
             let peer = Some(conn.peer.get());
             its.note_gone(None);
-            if its.turns_away(peer) {
-                conn.cut(Cause::Terminated);
-                self.figures.turned_away.add(1);
-            }
+            let is_too_many = its.turns_away(peer);
             its.note_open(peer);
+            if is_too_many {
+                conn.cut(Cause::Terminated);
+                self.note_turned_away(conn.listener, conn.peer.get(), TOO_MANY);
+            }
         }
         self.conns.fill(key, conn);
         // A stream is told of at once, whoever speaks first.
@@ -260,8 +264,9 @@ impl<N: Net> Reactor<N> {
             Ok((socket, peer))
                 if !listener.awaits_header(peer) && listener.turns_away(Some(peer)) =>
             {
+                let key = listener.key;
                 self.net.close(socket, true);
-                self.figures.turned_away.add(1);
+                self.note_turned_away(key, peer, TOO_MANY);
                 true
             }
             Ok((socket, peer)) => {

@@ -30,9 +30,7 @@ use crate::buffer::{PooledBuf, SendBuffer};
 use crate::conn::client::Ending;
 use crate::conn::{Appetite, Deadline, Driver};
 use crate::limits::Limits;
-use crate::transport::{
-    KeptPeer, Net, Peer, ReadOutcome, TlsError, TlsErrorKind, Transport, WriteOutcome,
-};
+use crate::transport::{KeptPeer, Net, Peer, ReadOutcome, Transport, WriteOutcome};
 use crate::ws::close_code;
 use std::io;
 use std::rc::Rc;
@@ -245,11 +243,8 @@ impl<S> Connection<S> {
         cx: &mut Context<'_, N>,
     ) -> usize {
         let base = cx.inbox.used;
-        let end = cx
-            .inbox
-            .area
-            .len()
-            .min(base + self.limits.segment_bytes_max as usize);
+        let most = base + self.limits.segment_bytes_max as usize;
+        let end = cx.inbox.area.len().min(most);
         let (mut filled, spilled) = (0, self.spill.take());
         if let Some(spill) = spilled {
             cx.inbox.area[base..base + spill.len()].copy_from_slice(&spill);
@@ -263,6 +258,7 @@ impl<S> Connection<S> {
         self.stalled = false;
         let count = filled - before;
         if self.phase != Phase::Open || self.cut {
+            self.tell_refusal(key, cx.inbox, cx.figures, 0..0);
             return count;
         }
         if was_handshaking && !self.transport.is_handshaking() {
@@ -300,6 +296,9 @@ impl<S> Connection<S> {
             self.announced = true;
             cx.inbox.used = base + filled;
             cx.figures.note_events(&cx.inbox.log.events()[seen..]);
+        }
+        if self.cause.is_some() {
+            self.tell_refusal(key, cx.inbox, cx.figures, base..base + filled);
         }
         // One that is still agreeing on TLS has a request to come.
         if !was_handshaking
@@ -579,19 +578,5 @@ impl<S> Connection<S> {
             BrokenPipe | ConnectionAborted | ConnectionReset => self.cut(Cause::PeerGone),
             _ => self.cut(Cause::Io(error)),
         }
-    }
-
-    /// What TLS has to say about it is sent, and nothing else.
-    fn fail_tls(&mut self, error: TlsError) {
-        if self.phase == Phase::Lingering {
-            return;
-        }
-        self.phase = Phase::Finishing;
-        self.spill = None;
-        self.out.clear();
-        if error.kind() == TlsErrorKind::PlainHttp {
-            self.out.append(self.driver.plain_http_refusal());
-        }
-        self.cause.get_or_insert(Cause::Tls(Box::new(error)));
     }
 }

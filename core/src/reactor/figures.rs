@@ -90,7 +90,7 @@ impl TurnTimes {
 }
 
 /// Why connections end, by [`Cause::name`].
-pub const CAUSES: [&str; 12] = [
+pub const CAUSES: [&str; 13] = [
     "agreed",
     "peer_gone",
     "resolve",
@@ -100,6 +100,7 @@ pub const CAUSES: [&str; 12] = [
     "timed_out",
     "io",
     "tls",
+    "truncated",
     "too_slow",
     "terminated",
     "shutdown",
@@ -156,8 +157,10 @@ pub struct Figures {
     pub timed_out: [Counter; DEADLINES.len()],
     /// Requests that were handed to the application.
     pub requests: Counter,
-    /// Responses of the application, by the first digit of their status, from 1 to 5; a 101 when it
-    /// accepts a WebSocket.
+    /// Requests that were refused without the application, or whose answer it left to us too long.
+    pub refused: Counter,
+    /// Responses by the first digit of their status, from 1 to 5, refusals among them; a 101 when the
+    /// application accepts a WebSocket.
     pub responses: [Counter; 5],
     /// WebSocket messages that were received whole.
     pub messages_received: Counter,
@@ -193,11 +196,19 @@ impl Figures {
         }
     }
 
-    /// The application has answered with `status`.
+    /// It was answered with `status`.
     pub(super) fn note_response(&self, status: u16) {
         let class = usize::from(status / 100).wrapping_sub(1);
         if let Some(counter) = self.responses.get(class) {
             counter.add(1);
+        }
+    }
+
+    /// Something was refused with `status`, or without a word.
+    pub(super) fn note_refusal(&self, status: Option<u16>) {
+        self.refused.add(1);
+        if let Some(status) = status {
+            self.note_response(status);
         }
     }
 
@@ -243,6 +254,7 @@ mod tests {
     fn every_end_is_counted_by_its_cause_and_every_timeout_by_its_deadline() {
         let figures = Figures::default();
         figures.note_end(&Cause::Shutdown);
+        figures.note_end(&Cause::Truncated);
         figures.note_end(&Cause::TimedOut(Deadline::TlsHandshake));
         figures.note_end(&Cause::TimedOut(Deadline::Head));
         let count = |names: &[&str], counters: &[Counter], name| {
@@ -250,6 +262,7 @@ mod tests {
             counters[at].value()
         };
         assert_eq!(count(&CAUSES, &figures.ended, "shutdown"), 1);
+        assert_eq!(count(&CAUSES, &figures.ended, "truncated"), 1);
         assert_eq!(count(&CAUSES, &figures.ended, "timed_out"), 2);
         assert_eq!(count(&DEADLINES, &figures.timed_out, "tls_handshake"), 1);
         assert_eq!(count(&DEADLINES, &figures.timed_out, "head"), 1);

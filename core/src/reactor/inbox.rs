@@ -37,6 +37,8 @@ pub struct Inbox {
     peers: Vec<Peer>,
     addresses: Vec<Arc<[SocketAddr]>>,
     accept_errors: Vec<(ListenerKey, io::Error)>,
+    refusals: Vec<Refusal>,
+    turned_away: Vec<Refusal>,
 }
 
 /// One completion before its spans became slices.
@@ -66,6 +68,8 @@ enum Fact {
     Resolved(u32),
     Open,
     Writable,
+    /// Index of the refusal.
+    Refused(u32),
     /// Index of the cause.
     Closed(u32),
 }
@@ -88,6 +92,8 @@ impl Inbox {
             peers: Vec::new(),
             addresses: Vec::new(),
             accept_errors: Vec::new(),
+            refusals: Vec::new(),
+            turned_away: Vec::new(),
         }
     }
 
@@ -108,9 +114,15 @@ impl Inbox {
         &self.accept_errors
     }
 
+    /// Connections that were turned away in the last turn: their address had as many as it may, or no
+    /// descriptor was left. They have no key.
+    pub fn turned_away(&self) -> &[Refusal] {
+        &self.turned_away
+    }
+
     /// Whether the last turn delivered nothing.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.accept_errors.is_empty()
+        self.entries.is_empty() && self.accept_errors.is_empty() && self.turned_away.is_empty()
     }
 
     fn resolve(&self, entry: &Entry) -> Option<What<'_>> {
@@ -118,10 +130,8 @@ impl Inbox {
         let (event, listener) = match entry.fact {
             Fact::Wire { event, listener } => (event, listener),
             Fact::Connected(peer) => {
-                return self
-                    .peers
-                    .get(peer as usize)
-                    .map(|peer| What::Connected { peer: *peer });
+                let peer = *self.peers.get(peer as usize)?;
+                return Some(What::Connected { peer });
             }
             Fact::Accepted(peer, listener) => {
                 let peer = *self.peers.get(peer as usize)?;
@@ -140,6 +150,10 @@ impl Inbox {
             }
             Fact::Open => return Some(What::Open),
             Fact::Writable => return Some(What::Writable),
+            Fact::Refused(index) => {
+                let refusal = self.refusals.get(index as usize)?;
+                return Some(What::Refused { refusal });
+            }
             Fact::Closed(cause) => {
                 return self
                     .causes
@@ -191,6 +205,8 @@ impl Inbox {
         self.peers.clear();
         self.addresses.clear();
         self.accept_errors.clear();
+        self.refusals.clear();
+        self.turned_away.clear();
     }
 
     /// Turns the events logged since there were `seen` into completions; returns whether there
@@ -287,6 +303,22 @@ impl Inbox {
             base: 0,
             fact: Fact::Closed(index),
         });
+    }
+
+    pub(super) fn deliver_refused(&mut self, conn: ConnKey, refusal: Refusal) {
+        // One for each connection at most, and those are fewer than 2^24.
+        let index = u32::try_from(self.refusals.len()).unwrap_or(u32::MAX);
+        self.refusals.push(refusal);
+        self.entries.push(Entry {
+            conn,
+            base: 0,
+            fact: Fact::Refused(index),
+        });
+    }
+
+    /// Takes who was turned away.
+    pub(super) fn deliver_turned_away(&mut self, who: &mut Vec<Refusal>) {
+        self.turned_away.append(who);
     }
 
     pub(super) fn deliver_accept_error(&mut self, listener: ListenerKey, error: io::Error) {
@@ -391,11 +423,38 @@ pub enum What<'a> {
     },
     /// After `Pressure::High`: what waited is sent but for `Limits::out_bytes_low`.
     Writable,
+    /// Something was refused without the application, and needs nothing of it. If it has heard of the
+    /// connection, `Closed` follows; if not, nothing does.
+    Refused {
+        /// What, and how.
+        refusal: &'a Refusal,
+    },
     /// The connection has ended; its key names nothing any more.
     Closed {
         /// Why.
         cause: &'a Cause,
     },
+}
+
+/// A request, or a connection before it could send one, that was refused without the application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Where it was accepted.
+    pub listener: ListenerKey,
+    /// Whose it was, as far as that is known.
+    pub peer: Option<Peer>,
+    /// Which request of its connection; the application may have heard of it. `None` for a connection
+    /// that was turned away.
+    pub exchange: Option<Exchange>,
+    /// The status that was said; `None` where the connection closes without a word.
+    pub status: Option<u16>,
+    /// Why, as half a sentence.
+    pub rule: &'static str,
+    /// Bytes of the answer's body.
+    pub bytes: usize,
+    /// The first line of the request, as far as it came, and at most 4 KiB of it. Empty if nothing is
+    /// known of it, or the application has heard of it. Whatever bytes the peer has sent.
+    pub line: Vec<u8>,
 }
 
 /// Why a connection ended.

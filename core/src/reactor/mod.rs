@@ -10,6 +10,7 @@
 //! - `outbound.rs` connections that we open, and what is asked on them
 //! - `accept.rs`   listeners, and how their connections become ours
 //! - `handover.rs` connections that one reactor accepts and another serves
+//! - `refused.rs`  what was refused without the application, told
 //! - `shed.rs`     who waits when no descriptor is left
 //! - `stream.rs`   connections without a protocol of ours
 //! - `datagram.rs` sockets of UDP
@@ -45,6 +46,7 @@ mod ops;
 mod outbound;
 mod pressure;
 mod publish;
+mod refused;
 mod shed;
 mod stream;
 mod switch;
@@ -76,7 +78,7 @@ use drain::Drain;
 use drive::{Connection, Context, Fate, Phase, SEGMENT_BYTES_MIN};
 use figures::Figures;
 use handover::Handover;
-use inbox::Inbox;
+use inbox::{Inbox, Refusal};
 use mailbox::{Mail, Mailbox, Remote};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -180,6 +182,8 @@ struct Scratch {
     mail: Vec<Mail>,
     /// Of accepts between two turns, for the next inbox.
     accept_errors: Vec<(ListenerKey, io::Error)>,
+    /// Who was turned away since the last turn, for the next inbox.
+    turned_away: Vec<Refusal>,
     resolved: Vec<Resolved>,
     /// Who must wait for the next turn with its TLS handshake.
     handshakes: Vec<ConnKey>,
@@ -238,6 +242,7 @@ impl<N: Net> Reactor<N> {
         for (listener, error) in self.scratch.accept_errors.drain(..) {
             inbox.deliver_accept_error(listener, error);
         }
+        inbox.deliver_turned_away(&mut self.scratch.turned_away);
         self.settle_dirty(inbox);
         self.wait(inbox, wake_at)?;
         self.collect_mail();
@@ -246,6 +251,7 @@ impl<N: Net> Reactor<N> {
         self.receive_datagrams(inbox);
         self.receive_ready(inbox);
         self.fire_deadlines(inbox);
+        inbox.deliver_turned_away(&mut self.scratch.turned_away);
         self.note_gauges();
         Ok(())
     }
@@ -540,6 +546,7 @@ impl<N: Net> Reactor<N> {
                 .is_some_and(|deadline| deadline <= self.now);
             if is_due && !conn.queued {
                 conn.handle_deadline(key, self.now, inbox);
+                conn.tell_refusal(key, inbox, &self.figures, 0..0);
                 self.settle(key, inbox);
             } else {
                 self.schedule(key);

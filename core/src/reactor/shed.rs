@@ -20,6 +20,7 @@ use super::Reactor;
 use super::accept::Listener;
 use super::handover::Source;
 use crate::buffer::SendBuffer;
+use crate::conn::Driver;
 use crate::transport::{Net, Transport};
 use std::io::ErrorKind;
 
@@ -54,9 +55,11 @@ impl<N: Net> Reactor<N> {
                 break;
             };
             match self.net.accept(socket) {
-                Ok((socket, _)) => {
-                    self.turn_away(index, socket);
-                    self.figures.turned_away.add(1);
+                Ok((socket, peer)) => {
+                    let key = listener.key;
+                    let (status, bytes) = self.turn_away(index, socket);
+                    let why = (status, "no descriptor left", bytes);
+                    self.note_turned_away(key, peer, why);
                 }
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
@@ -72,14 +75,22 @@ impl<N: Net> Reactor<N> {
         self.net.restore_reserve();
     }
 
-    /// Says why, as far as that is possible without waiting, and closes.
-    fn turn_away(&mut self, index: usize, socket: N::Socket) {
+    /// Says why, as far as that is possible without waiting, and closes. What was said, by its status
+    /// and the length of its body.
+    fn turn_away(&mut self, index: usize, socket: N::Socket) -> (Option<u16>, usize) {
         let mut transport = Transport::Plain(socket);
         let mut out = SendBuffer::new(&self.pool);
+        let mut said = (None, 0);
         if let Some(listener) = self.listeners.get(index)
             && !listener.speaks_tls()
         {
-            listener.driver(self.now).turn_away(&mut out);
+            let mut driver = listener.driver(self.now);
+            driver.turn_away(&mut out);
+            if let Driver::Server(server) = &mut driver
+                && let Some(refused) = server.take_refused()
+            {
+                said = (refused.status, refused.bytes);
+            }
         }
         if !out.is_empty() {
             // How either goes changes nothing: the connection is closed.
@@ -88,5 +99,6 @@ impl<N: Net> Reactor<N> {
             let _ended = transport.shutdown_write(&mut self.net);
         }
         transport.close(&mut self.net, false);
+        said
     }
 }

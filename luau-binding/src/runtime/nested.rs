@@ -72,6 +72,9 @@ pub(super) fn deliver(
     under_way.borrow_mut().push(Rc::clone(delivery));
     deliver_rest(worker, delivery, own);
     under_way.borrow_mut().pop();
+    for refusal in delivery.inbox.borrow().turned_away() {
+        worker.access.turned_away(worker, refusal);
+    }
     for (_, error) in delivery.inbox.borrow().accept_errors() {
         worker.report_text(&format!("a connection could not be accepted: {error}"));
     }
@@ -144,14 +147,12 @@ impl Worker {
     /// within have waited.
     pub(super) fn note_scripts(&self, seconds: f64) {
         let own = (seconds - self.turns.waited.take()).max(0.0);
-        let total = &self.peers.own().script_nanos;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "far below 2^53"
-        )]
-        let nanos = (own * 1e9).round() as u64;
-        total.set(total.value() + nanos);
+        let member = self.peers.own();
+        let total = &member.script_nanos;
+        total.set(total.value() + nanos(own));
+        member
+            .collector_nanos
+            .set(nanos(self.guard.collector.seconds()));
     }
 
     /// Whether what scripts raise from now on is of no consequence: the process ends, and they were told so.
@@ -205,4 +206,15 @@ fn turn_inside(worker: &Worker, seconds: f64) -> Result<(), Raise> {
     pump(worker);
     worker.access.flush(worker);
     Ok(())
+}
+
+/// Whole nanoseconds.
+fn nanos(seconds: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "far below 2^53"
+    )]
+    let nanos = (seconds * 1e9).round() as u64;
+    nanos
 }

@@ -16,6 +16,7 @@
 //!
 //! Not here: what becomes of the coroutine that was stopped (`scheduler.rs`, `bridge.rs`).
 
+use super::collector::Collector;
 use super::{Stack, ffi};
 use crate::runtime::Worker;
 use std::cell::Cell;
@@ -36,6 +37,8 @@ const LOOKS_PER_BUDGET: f64 = 10.0;
 #[derive(Debug)]
 pub(crate) struct Guard {
     state: NonNull<ffi::lua_State>,
+    /// How long the collector works.
+    pub(crate) collector: Collector,
     watch: Option<Arc<Watch>>,
     /// Bytes the VM may have; 0 for any number.
     memory_max: usize,
@@ -98,6 +101,7 @@ impl Guard {
     pub(crate) fn new(root: &super::Root, memory_max: usize) -> Self {
         Self {
             state: root.state,
+            collector: Collector::new(root.state),
             watch: None,
             memory_max,
             depth: Cell::new(0),
@@ -277,6 +281,7 @@ impl Guard {
         // script code.
         unsafe { ffi::lua_gc(self.state.as_ptr(), ffi::LUA_GCCOLLECT, 0) };
         let end = super::clock();
+        self.collector.add(end - start);
         self.collect_after.set(end + 10.0 * (end - start));
         self.collected_to.set(self.used());
     }

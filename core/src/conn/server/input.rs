@@ -120,7 +120,7 @@ impl ServerConn {
         self.state = match (upgrade, IncomingBody::new(head.framing, limits)) {
             (Some(asked), _) => State::Upgrade { exchange, asked },
             (None, Some(body)) => State::Body { exchange, body },
-            (None, None) if self.pipeline.closes() => State::Done,
+            (None, None) if self.pipeline.closes() => State::Done(None),
             (None, None) => State::resting(),
         };
         log.push_request(exchange, head, at);
@@ -173,7 +173,7 @@ impl ServerConn {
         let taken = body.receive(segment, at, to)?;
         if taken.ends {
             self.state = if self.pipeline.closes() {
-                State::Done
+                State::Done(None)
             } else {
                 State::resting()
             };

@@ -14,15 +14,34 @@ use super::input::Refusal;
 use super::{ServerConn, State};
 use crate::buffer::SendBuffer;
 use crate::conn::pipeline::{Answer, Asked};
+use crate::conn::refusals::Refused;
 use crate::conn::refusals::{Manner, PLAIN_HTTP};
 use crate::conn::response::{self, BodyPlan, FieldPlan, Persistence, Response};
 use crate::conn::{Exchange, Misuse};
 use std::rc::Rc;
 use std::time::Instant;
 
+/// The body of a refusal, and fields that it has whatever the body is.
+type Words<'a> = (&'a [u8], &'a [(&'a [u8], &'a [u8])]);
+
+/// Why something is refused, and where in the segment its message begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reason {
+    rule: &'static str,
+    at: usize,
+}
+
+impl Reason {
+    /// Of what begins where the segment does, or what is left of it.
+    pub(super) const fn of(rule: &'static str) -> Self {
+        Self { rule, at: 0 }
+    }
+}
+
 impl ServerConn {
-    /// Answers a broken rule, in its turn, and takes nothing more.
-    pub(super) fn refuse(&mut self, refusal: Refusal, out: &mut SendBuffer) {
+    /// Answers a broken rule, in its turn, and takes nothing more. The message that broke it begins
+    /// at offset `at` of the segment.
+    pub(super) fn refuse(&mut self, refusal: Refusal, at: usize, out: &mut SendBuffer) {
         let (status, rule, section) = match refusal {
             Refusal::Violation(violation) => {
                 (violation.status(), violation.rule(), violation.section())
@@ -34,36 +53,66 @@ impl ServerConn {
             body.push_str(part);
         }
         self.deadline = None;
-        self.refuse_with(status, body.as_bytes(), refusal.fields(), out);
+        let reason = Reason { rule, at };
+        self.refuse_with(reason, status, (body.as_bytes(), refusal.fields()), out);
     }
 
     /// Answers whatever is asked with 503. RFC 9110 §15.6.4.
     pub(crate) fn turn_away(&mut self, out: &mut SendBuffer) {
         let soon: &[(&[u8], &[u8])] = &[(b"Retry-After", b"1")];
-        self.refuse_with(503, b"too many connections\n", soon, out);
+        let reason = Reason::of("too many connections");
+        self.refuse_with(reason, 503, (b"too many connections\n", soon), out);
+    }
+
+    /// What was refused since this was asked last.
+    pub fn take_refused(&mut self) -> Option<Box<Refused>> {
+        match &mut self.state {
+            State::Done(refused) => refused.take(),
+            _ => None,
+        }
+    }
+
+    /// A request came without TLS where there should be some, and what is said to it is said.
+    pub(crate) fn note_plain_http(&mut self, bytes: usize) {
+        self.state = State::Done(Some(Box::new(Refused {
+            exchange: self.pipeline.front(),
+            status: (bytes > 0).then_some(400),
+            rule: "HTTP where TLS is spoken",
+            bytes,
+            head_at: None,
+        })));
     }
 
     /// Says `body`, or the listener's page for `status`, with `more` fields in both cases.
     pub(super) fn refuse_with(
         &mut self,
+        reason: Reason,
         status: u16,
-        body: &[u8],
-        more: &[(&[u8], &[u8])],
+        (body, more): Words<'_>,
         out: &mut SendBuffer,
     ) {
         let settings = Rc::clone(&self.settings);
         let manner = settings.refusals.of(status);
-        let (exchange, owed) = match core::mem::replace(&mut self.state, State::Done) {
+        let is_known = matches!(self.state, State::Body { .. } | State::Upgrade { .. });
+        let (exchange, owed) = match core::mem::replace(&mut self.state, State::Done(None)) {
             State::Body { exchange, .. }
             | State::Upgrade { exchange, .. }
             | State::Refused { exchange } => (exchange, self.pipeline.in_flight() - 1),
-            State::Head { .. } | State::Accepted(_) | State::Done => {
+            State::Head { .. } | State::Accepted(_) | State::Done(_) => {
                 let owed = self.pipeline.in_flight();
                 (self.pipeline.open(Asked::default()), owed)
             }
         };
+        let mut refused = Box::new(Refused {
+            exchange,
+            status: None,
+            rule: reason.rule,
+            bytes: 0,
+            head_at: (!is_known).then_some(reason.at),
+        });
         if manner == Some(&Manner::Silence) && owed == 0 {
             self.is_over = true;
+            self.state = State::Done(Some(refused));
             return;
         }
         self.pipeline.close_after(exchange);
@@ -102,9 +151,12 @@ impl ServerConn {
             persistence: Persistence::Close,
         };
         response::write_head(slot.out, &response, head, &self.settings.date);
+        refused.status = Some(status);
         if !bodiless {
             slot.out.append(body);
+            refused.bytes = body.len();
         }
+        self.state = State::Done(Some(refused));
         self.pipeline.finish(exchange, out);
     }
 

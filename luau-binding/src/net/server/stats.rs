@@ -25,6 +25,7 @@ pub(super) fn stats(stack: &mut Stack<'_>) -> Outcome {
         ("accepted", figures.accepted.value()),
         ("acceptErrors", figures.accept_errors.value()),
         ("requests", figures.requests.value()),
+        ("requestsRefused", figures.refused.value()),
         ("messagesReceived", figures.messages_received.value()),
         ("messagesSent", figures.messages_sent.value()),
         ("messagesDropped", figures.messages_dropped.value()),
@@ -38,15 +39,20 @@ pub(super) fn stats(stack: &mut Stack<'_>) -> Outcome {
         ("logLinesDropped", own.log_lines_dropped.value()),
         ("turns", figures.turns.buckets().sum()),
     ];
-    stack.push_table(0, numbers.len() + 5);
+    stack.push_table(0, numbers.len() + 6);
     let table = stack.len();
     for (name, value) in numbers {
         set(stack, table, name, float(value));
     }
     let seconds = figures.turns.total().as_secs_f64();
     set(stack, table, "turnSeconds", seconds);
-    let seconds = float(own.script_nanos.value()) / 1e9;
-    set(stack, table, "scriptSeconds", seconds);
+    let nanos = [
+        ("scriptSeconds", &own.script_nanos),
+        ("collectorSeconds", &own.collector_nanos),
+    ];
+    for (name, nanos) in nanos {
+        set(stack, table, name, float(nanos.value()) / 1e9);
+    }
     let groups: [(&str, &[&str], &[Counter]); 3] = [
         ("ended", &CAUSES, &figures.ended),
         ("timeouts", &DEADLINES, &figures.timed_out),

@@ -60,6 +60,7 @@ fn limits() -> Limits {
         out_bytes_max: 400_000,
         connections_max: 5,
         accepts_per_turn: 2,
+        steps_per_turn: 3,
         ..Limits::default()
     }
 }

@@ -42,6 +42,7 @@ pub fn decode(
         let mut at = 0;
         while let Some(received) = decoder.next(segment, &mut at, rules, &pool, deflate.as_mut())? {
             said.push(match received {
+                Received::Fragment => continue,
                 Received::Message { kind, range } => Said::Message(kind, segment[range].to_vec()),
                 Received::Assembled { kind, bytes } => Said::Message(kind, bytes.to_vec()),
                 Received::Control { opcode, range } => {

@@ -90,6 +90,11 @@ impl<const DRAINS: bool> SimNet<DRAINS> {
         self.world().calls[call as usize]
     }
 
+    /// The reactor was busy with what it had read before: then it may poll without a call between.
+    pub(crate) fn note_work(&self) {
+        self.world().idle_polls = 0;
+    }
+
     /// Everything a peer has received.
     pub(crate) fn received(&self, peer: PeerId) -> Vec<u8> {
         self.world().links[peer.0.0].received.clone()

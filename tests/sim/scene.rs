@@ -110,6 +110,9 @@ impl<const DRAINS: bool> Stage<DRAINS> {
             Err(error) if error.kind() == ErrorKind::Deadlock => false,
             outcome => {
                 outcome.expect("a simulated poll does not fail");
+                if inbox.steps() > 0 {
+                    self.net.note_work();
+                }
                 true
             }
         }

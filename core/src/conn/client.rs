@@ -279,7 +279,7 @@ impl ClientConn {
     ) -> Result<usize, Violation> {
         self.heard |= !segment.is_empty();
         let mut at = 0;
-        while at < segment.len() && self.appetite() == Appetite::Read {
+        while at < segment.len() && self.appetite() == Appetite::Read && log.take_step() {
             let step = match self.state {
                 State::Head { .. } => self.receive_head(segment, at, log),
                 State::Body { .. } => self.receive_body(segment, at, log, out),

@@ -135,6 +135,12 @@ pub struct EventLog {
     pub(crate) fields: Vec<Field>,
     /// Payloads that did not fit one segment, by `Payload::Assembled`.
     assembled: Vec<PooledBuf>,
+    /// Steps taken since it was cleared.
+    steps: u64,
+    /// At which of them drivers stop, if at any.
+    steps_end: Option<u64>,
+    /// One has stopped there.
+    has_stopped: bool,
 }
 
 impl EventLog {
@@ -254,6 +260,34 @@ impl EventLog {
         Some(http1::Response::new(head, bytes, self.fields.get(fields)?))
     }
 
+    /// Bounds the next `receive` to `count` steps: what is done about one head, one chunk or other
+    /// piece of a body, one frame. A driver that would need more leaves the rest of its input, as if
+    /// it paused. Without a call of this there is no bound.
+    pub fn allow_steps(&mut self, count: u16) {
+        self.steps_end = Some(self.steps + u64::from(count));
+        self.has_stopped = false;
+    }
+
+    /// Whether a driver stopped for want of steps since they were last allowed.
+    pub fn has_stopped(&self) -> bool {
+        self.has_stopped
+    }
+
+    /// Steps taken since the log was cleared: how much work its input was, however few its bytes.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Takes one step, if one is left.
+    pub(crate) fn take_step(&mut self) -> bool {
+        if self.steps_end == Some(self.steps) {
+            self.has_stopped = true;
+            return false;
+        }
+        self.steps += 1;
+        true
+    }
+
     /// Forgets everything, keeps the memory. Assembled payloads go back to their pool.
     pub fn clear(&mut self) {
         self.events.clear();
@@ -261,6 +295,9 @@ impl EventLog {
         self.responses.clear();
         self.fields.clear();
         self.assembled.clear();
+        self.steps = 0;
+        self.steps_end = None;
+        self.has_stopped = false;
     }
 }
 
@@ -302,7 +339,8 @@ impl Driver {
     }
 
     /// Consumes from the front of `segment`; logs events, queues replies in `out`. What is left
-    /// must be offered again with more behind it.
+    /// must be offered again, with more behind it unless it [stopped](EventLog::has_stopped) for want
+    /// of steps.
     ///
     /// # Errors
     /// The rule the peer broke. The refusal follows what is still owed; the

@@ -155,7 +155,7 @@ impl ServerConn {
         out: &mut SendBuffer,
     ) -> Result<usize, Violation> {
         let mut at = 0;
-        while at < segment.len() && self.appetite() == Appetite::Read {
+        while at < segment.len() && self.appetite() == Appetite::Read && log.take_step() {
             let step = match self.state {
                 State::Head { .. } => self.receive_head(segment, at, now, log, out),
                 State::Body { .. } => self.receive_body(segment, at, log, out),

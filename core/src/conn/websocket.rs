@@ -373,7 +373,7 @@ impl WsConn {
             fragments_max: self.settings.fragments_max,
         };
         let mut at = 0;
-        loop {
+        while at < segment.len() && log.take_step() {
             let deflate = self.rare.as_mut().and_then(|rare| rare.deflate.as_mut());
             let next = self
                 .decoder
@@ -384,6 +384,7 @@ impl WsConn {
             match received {
                 Received::Message { .. } | Received::Assembled { .. }
                     if self.phase != Phase::Open && !self.settings.hears_out => {}
+                Received::Fragment => {}
                 Received::Message { kind, range } => {
                     let payload = Payload::Segment(Span::new(range));
                     log.push(Event::Message { kind, payload });
@@ -430,6 +431,7 @@ impl WsConn {
                 return Ok(segment.len());
             }
         }
+        Ok(at)
     }
 
     /// Acts on one control frame and says what the application is to know of it.

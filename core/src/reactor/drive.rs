@@ -1,4 +1,4 @@
-//! Drives one connection: transport → driver → inbox, and driver → transport.
+//! Drives one connection: driver → transport, and its way to the end.
 //!
 //! Sits in the reactor, between the loop (`mod.rs`), which decides whose turn it is, and the
 //! driver, which decides what bytes mean. Edge-triggered readiness is remembered here.
@@ -14,11 +14,9 @@
 //! (RFC 9112 §9.6). Over TLS the last word is `close_notify`, or the alert that says what failed.
 //!
 //! Invariants
-//! - `readable` is cleared only where a read said so, in [`Connection::fill`].
 //! - `Closed` is delivered once, for connections that delivered anything before, and last.
-//! - At most one read per call, so no peer holds the turn.
 //!
-//! Not here: whose turn it is, timers, accepting (`mod.rs`); when senders stop and go on
+//! Not here: input (`input.rs`); whose turn it is (`receive.rs`), timers (`mod.rs`); when senders stop and go on
 //! (`pressure.rs`); how its driver changes (`switch.rs`); what is peculiar to streams (`stream.rs`).
 
 use super::ListenerKey;
@@ -26,18 +24,16 @@ use super::conns::ConnKey;
 use super::figures::Figures;
 use super::inbox::{Cause, Inbox};
 use super::pressure::Pressed;
-use crate::buffer::{PooledBuf, SendBuffer};
+use super::spill::Spill;
+use crate::buffer::SendBuffer;
 use crate::conn::client::Ending;
 use crate::conn::{Appetite, Deadline, Driver};
 use crate::limits::Limits;
-use crate::transport::{KeptPeer, Net, Peer, ReadOutcome, Transport, WriteOutcome};
+use crate::transport::{KeptPeer, Net, Peer, Transport, WriteOutcome};
 use crate::ws::close_code;
 use std::io;
 use std::rc::Rc;
 use std::time::Instant;
-
-/// Room in the area without which no read is begun.
-pub(super) const SEGMENT_BYTES_MIN: usize = 4 * 1024;
 
 /// How far the end of a connection has come. See the diagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +53,7 @@ pub(super) struct Connection<S> {
     pub(super) listener: ListenerKey,
     pub(super) peer: KeptPeer,
     /// Input that the driver could not consume yet.
-    pub(super) spill: Option<PooledBuf>,
+    pub(super) spill: Option<Spill>,
     /// Why it will have ended, once known.
     pub(super) cause: Option<Cause>,
     /// When the TLS handshake must be done, when unsent bytes must have moved or, lingering, when
@@ -65,17 +61,17 @@ pub(super) struct Connection<S> {
     pub(super) own_deadline: Option<Instant>,
     pub(super) phase: Phase,
     /// A read may succeed: said by an event, unsaid by a read.
-    readable: bool,
+    pub(super) readable: bool,
     /// A write may succeed, likewise.
     writable: bool,
     /// The peer closed or failed; short reads prove nothing any more.
-    hung_up: bool,
+    pub(super) hung_up: bool,
     /// The peer has sent its last byte; whether the driver knows is the other flag.
     pub(super) eof: bool,
-    eof_told: bool,
+    pub(super) eof_told: bool,
     /// That end came without the word that TLS has for it.
     pub(super) truncated: bool,
-    /// The spill was left by a pausing driver, not for want of bytes.
+    /// The spill was left by a driver that paused or had no steps left, not for want of bytes.
     pub(super) stalled: bool,
     /// The application does not want input.
     pub(super) held: bool,
@@ -94,7 +90,7 @@ pub(super) struct Connection<S> {
     /// It ends at the next settling, unsent bytes and all.
     pub(super) cut: bool,
     /// A drain has begun, and it says goodbye after its next read.
-    parting: bool,
+    pub(super) parting: bool,
     /// It is in the reactor's ready queue.
     pub(super) queued: bool,
     /// It is in the reactor's dirty list.
@@ -203,7 +199,7 @@ impl<S> Connection<S> {
     }
 
     /// Whether it asks rather than answers.
-    fn is_client(&self) -> bool {
+    pub(super) fn is_client(&self) -> bool {
         matches!(self.driver, Driver::Client(_))
     }
 
@@ -227,122 +223,6 @@ impl<S> Connection<S> {
         let has_unsent = !self.out.is_empty() || self.transport.has_unsent();
         let is_open = self.phase == Phase::Open;
         has_unsent || self.cut || (is_open && (is_leaving || self.owes_word()))
-    }
-
-    /// Bytes of the area that [`receive`](Self::receive) needs.
-    pub(super) fn room_wanted(&self) -> usize {
-        SEGMENT_BYTES_MIN + self.spill.as_ref().map_or(0, |spill| spill.len())
-    }
-
-    /// Reads once, and lets the driver consume. Returns the bytes read.
-    ///
-    /// The area must have [`room_wanted`](Self::room_wanted) left.
-    pub(super) fn receive<N: Net<Socket = S>>(
-        &mut self,
-        key: ConnKey,
-        cx: &mut Context<'_, N>,
-    ) -> usize {
-        let base = cx.inbox.used;
-        let most = base + self.limits.segment_bytes_max as usize;
-        let end = cx.inbox.area.len().min(most);
-        let (mut filled, spilled) = (0, self.spill.take());
-        if let Some(spill) = spilled {
-            cx.inbox.area[base..base + spill.len()].copy_from_slice(&spill);
-            filled = spill.len();
-        }
-        let before = filled;
-        let was_handshaking = self.transport.is_handshaking();
-        if self.readable && base + filled < end {
-            filled += self.fill(cx.net, &mut cx.inbox.area[base + filled..end]);
-        }
-        self.stalled = false;
-        let count = filled - before;
-        if self.phase != Phase::Open || self.cut {
-            self.tell_refusal(key, cx.inbox, cx.figures, 0..0);
-            return count;
-        }
-        if was_handshaking && !self.transport.is_handshaking() {
-            self.own_deadline = None;
-        }
-        self.arrive(key, cx.inbox);
-        let seen = cx.inbox.log.events().len();
-        let segment = &mut cx.inbox.area[base..base + filled];
-        match self
-            .driver
-            .receive(segment, cx.now, &mut cx.inbox.log, &mut self.out)
-        {
-            Ok(consumed) if consumed < filled => {
-                debug_assert!(filled - consumed <= self.limits.segment_bytes_max as usize);
-                let mut spill = self.out.pool().take(filled - consumed);
-                spill.append(&cx.inbox.area[base + consumed..base + filled]);
-                self.spill = Some(spill);
-                self.stalled = self.driver.appetite() != Appetite::Read;
-            }
-            Ok(_) => {}
-            Err(violation) => self.cause = Some(Cause::Violation(violation)),
-        }
-        let opened = self.become_websocket(cx.now);
-        let is_refused = matches!(self.cause, Some(Cause::Violation(_)));
-        if self.eof && !self.stalled && !self.eof_told && !is_refused {
-            self.eof_told = true;
-            let (log, out) = (&mut cx.inbox.log, &mut self.out);
-            let told = self.driver.receive_eof(cx.now, self.truncated, log, out);
-            if let Err(violation) = told {
-                self.blame(Cause::Violation(violation));
-            }
-            self.doubt_end();
-        }
-        if cx.inbox.deliver(key, self.listener, base, seen) {
-            self.announced = true;
-            cx.inbox.used = base + filled;
-            cx.figures.note_events(&cx.inbox.log.events()[seen..]);
-        }
-        if self.cause.is_some() {
-            self.tell_refusal(key, cx.inbox, cx.figures, base..base + filled);
-        }
-        // One that is still agreeing on TLS has a request to come.
-        if !was_handshaking
-            && core::mem::take(&mut self.parting)
-            && let Driver::Server(server) = &mut self.driver
-        {
-            server.begin_drain();
-        }
-        if opened {
-            cx.inbox.deliver_open(key);
-        }
-        count
-    }
-
-    /// Reads once. The only place that forgets readiness.
-    fn fill<N: Net<Socket = S>>(&mut self, net: &mut N, into: &mut [u8]) -> usize {
-        match self.transport.read(net, into) {
-            ReadOutcome::Bytes { count, drained } => {
-                self.readable = !drained || self.hung_up;
-                count
-            }
-            ReadOutcome::Blocked => {
-                self.readable = false;
-                // Nothing more can be said, and nothing more is here.
-                self.cut |= self.unwritable;
-                0
-            }
-            outcome @ (ReadOutcome::Eof | ReadOutcome::Truncated) => {
-                self.readable = false;
-                self.eof = true;
-                self.truncated = matches!(outcome, ReadOutcome::Truncated);
-                self.cut |= self.unwritable && !self.is_client();
-                0
-            }
-            ReadOutcome::Failed(error) => {
-                self.readable = false;
-                self.fail(error);
-                0
-            }
-            ReadOutcome::TlsFailed(error) => {
-                self.fail_tls(error);
-                0
-            }
-        }
     }
 
     /// Sends what waits, delivers what is owed to the application, and moves towards the end if it
@@ -570,7 +450,7 @@ impl<S> Connection<S> {
         self.parting
     }
 
-    fn fail(&mut self, error: io::Error) {
+    pub(super) fn fail(&mut self, error: io::Error) {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
         match error.kind() {
             // Who asked something wants to know how it failed.

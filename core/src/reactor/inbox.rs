@@ -125,6 +125,12 @@ impl Inbox {
         self.entries.is_empty() && self.accept_errors.is_empty() && self.turned_away.is_empty()
     }
 
+    /// How many heads, chunks and frames drivers took in the last turn: the work that it was, whatever
+    /// it delivered.
+    pub fn steps(&self) -> u64 {
+        self.log.steps()
+    }
+
     fn resolve(&self, entry: &Entry) -> Option<What<'_>> {
         let segment = &self.area[entry.base as usize..];
         let (event, listener) = match entry.fact {

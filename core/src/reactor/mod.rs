@@ -4,7 +4,10 @@
 //! an [`Inbox`] that the caller owns, and the caller answers by the operations of `ops.rs`.
 //!
 //! - `inbox.rs`    what a turn delivered
-//! - `drive.rs`    one connection: reading, flushing, ending
+//! - `receive.rs`  who is read in a turn
+//! - `input.rs`    one connection: reading
+//! - `spill.rs`    input that waits
+//! - `drive.rs`    one connection: flushing, ending
 //! - `ops.rs`      what the application asks for
 //! - `dial.rs`     a connection before it is one: names, addresses, the race
 //! - `outbound.rs` connections that we open, and what is asked on them
@@ -24,11 +27,13 @@
 //!
 //! Invariants
 //! - No call of the application happens inside a method of the reactor.
-//! - A connection that may make progress is in the ready queue or the dirty list; the poll waits
-//!   only when both are empty.
+//! - A connection that may make progress is in a queue of those to be read or in the dirty list; the
+//!   poll waits only when all are empty.
 //! - One turn reads at most the area and `Limits::reads_per_turn` times, accepts at most
 //!   `Limits::accepts_per_turn` connections, and advances `Limits::handshakes_per_turn` handshakes.
-//! - Of connections that we have left, a crowd costs the others no more than one does.
+//! - One connection takes at most `Limits::steps_per_turn` steps of its driver in a turn.
+//! - Of connections that we have left, or that are behind with their input, a crowd costs the others no
+//!   more than some do.
 //!
 //! Not here: what bytes mean (`conn/`), how they travel (`transport/`).
 
@@ -41,13 +46,16 @@ mod drive;
 pub mod figures;
 mod handover;
 pub mod inbox;
+mod input;
 pub mod mailbox;
 mod ops;
 mod outbound;
 mod pressure;
 mod publish;
+mod receive;
 mod refused;
 mod shed;
+mod spill;
 mod stream;
 mod switch;
 pub mod timer;
@@ -75,12 +83,13 @@ use accept::Listener;
 use conns::{ConnKey, Conns};
 use dial::Dial;
 use drain::Drain;
-use drive::{Connection, Context, Fate, Phase, SEGMENT_BYTES_MIN};
+use drive::{Connection, Context, Fate, Phase};
 use figures::Figures;
 use handover::Handover;
 use inbox::{Inbox, Refusal};
 use mailbox::{Mail, Mailbox, Remote};
-use std::collections::{BTreeMap, VecDeque};
+use receive::Queues;
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -155,10 +164,8 @@ pub struct Reactor<N: Net> {
     handover: Handover<N::Socket>,
     /// The key of the next one. Keys are never used again, as connections outlive their listeners.
     next_listener: u32,
-    /// Connections that may read, in the order in which they became able to.
-    ready: VecDeque<ConnKey>,
-    /// The same of those that we have left: what they send is dropped, after all others are read.
-    lingering: VecDeque<ConnKey>,
+    /// Connections that may be read.
+    queues: Queues,
     /// Connections to settle at the start of the next turn.
     dirty: Vec<ConnKey>,
     wheel: TimerWheel,
@@ -185,13 +192,7 @@ struct Scratch {
     /// Who was turned away since the last turn, for the next inbox.
     turned_away: Vec<Refusal>,
     resolved: Vec<Resolved>,
-    /// Who must wait for the next turn with its TLS handshake.
-    handshakes: Vec<ConnKey>,
 }
-
-/// Reads of connections that we have left, in a turn: enough for a peer to get through what it was
-/// sending and to our last words, too few for a crowd that was refused to slow down who was not.
-const LINGERING_READS_MAX: usize = 2;
 
 impl<N: Net> Reactor<N> {
     /// A reactor over `net` with nothing to do.
@@ -210,8 +211,7 @@ impl<N: Net> Reactor<N> {
             listeners: Vec::new(),
             handover: Handover::default(),
             next_listener: 1,
-            ready: VecDeque::new(),
-            lingering: VecDeque::new(),
+            queues: Queues::default(),
             dirty: Vec::new(),
             wheel: TimerWheel::new(now),
             mailbox: Mailbox::new(net.waker()),
@@ -349,20 +349,12 @@ impl<N: Net> Reactor<N> {
         self.schedule(key);
     }
 
-    /// Puts `key` where its state belongs: ready queue, dirty list, wheel.
+    /// Puts `key` where its state belongs: a queue of those to be read, and the wheel.
     fn schedule(&mut self, key: ConnKey) {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        if !conn.queued && conn.wants_input() {
-            conn.queued = true;
-            let queue = if conn.phase == Phase::Lingering {
-                &mut self.lingering
-            } else {
-                &mut self.ready
-            };
-            queue.push_back(key);
-        }
+        self.queues.add(key, conn);
         if let Some(deadline) = conn.next_deadline() {
             self.wheel.arm(key, deadline);
         }
@@ -370,8 +362,7 @@ impl<N: Net> Reactor<N> {
 
     fn wait(&mut self, inbox: &mut Inbox, wake_at: Option<Instant>) -> io::Result<()> {
         let is_idle = inbox.is_empty()
-            && self.ready.is_empty()
-            && self.lingering.is_empty()
+            && self.queues.is_empty()
             && self.dirty.is_empty()
             && !self.can_accept()
             && !self.has_datagrams();
@@ -430,101 +421,6 @@ impl<N: Net> Reactor<N> {
         } else {
             self.schedule(key);
         }
-    }
-
-    fn receive_ready(&mut self, inbox: &mut Inbox) {
-        let reserve = if self.lingering.is_empty() {
-            0
-        } else {
-            self.limits.segment_bytes_max as usize
-        };
-        let mut budget = reserve + self.read_ready(inbox, inbox.area.len() - reserve);
-        self.ready.extend(self.scratch.handshakes.drain(..));
-        for _ in 0..LINGERING_READS_MAX.min(self.lingering.len()) {
-            if budget >= SEGMENT_BYTES_MIN {
-                budget = budget.saturating_sub(self.read_lingering(inbox));
-            }
-        }
-    }
-
-    /// Reads the next connection that lingers, if there is room. Returns the bytes read.
-    fn read_lingering(&mut self, inbox: &mut Inbox) -> usize {
-        let Some(key) = self.lingering.front().copied() else {
-            return 0;
-        };
-        let mut count = 0;
-        if let Some(conn) = self.conns.get_mut(key) {
-            if inbox.area.len() - inbox.used < conn.room_wanted() {
-                return 0;
-            }
-            conn.queued = false;
-            let mut cx = Context {
-                net: &mut self.net,
-                inbox,
-                now: self.now,
-                figures: &self.figures,
-            };
-            count = conn.receive(key, &mut cx);
-            self.figures.bytes_received.add(count);
-        }
-        self.lingering.pop_front();
-        self.settle(key, inbox);
-        count
-    }
-
-    /// Reads who may be read, `budget` bytes together. Returns what is left of it.
-    fn read_ready(&mut self, inbox: &mut Inbox, mut budget: usize) -> usize {
-        // Bytes that leave no trace in the area (part of a long message) count too.
-        let mut reads_left = self.limits.reads_per_turn;
-        let mut handshakes_left = self.limits.handshakes_per_turn;
-        while let Some(key) = self.ready.front().copied() {
-            let Some(conn) = self.conns.get_mut(key) else {
-                self.ready.pop_front();
-                continue;
-            };
-            if reads_left == 0
-                || budget < SEGMENT_BYTES_MIN
-                || inbox.area.len() - inbox.used < conn.room_wanted()
-            {
-                return budget;
-            }
-            self.ready.pop_front();
-            conn.queued = false;
-            if !conn.wants_input() {
-                continue;
-            }
-            if conn.transport.is_handshaking() {
-                if handshakes_left == 0 {
-                    conn.queued = true;
-                    self.scratch.handshakes.push(key);
-                    continue;
-                }
-                handshakes_left -= 1;
-            }
-            reads_left -= 1;
-            let parts = conn.is_parting();
-            let mut cx = Context {
-                net: &mut self.net,
-                inbox,
-                now: self.now,
-                figures: &self.figures,
-            };
-            let count = conn.receive(key, &mut cx);
-            self.figures.bytes_received.add(count);
-            budget = budget.saturating_sub(count);
-            if let Some(said) = conn.announcement() {
-                self.go_on_behind(key, said, inbox);
-            } else if conn.phase != Phase::Open || conn.is_cut() || parts {
-                self.settle(key, inbox);
-            } else {
-                if conn.wants_settling() && !conn.dirty {
-                    conn.dirty = true;
-                    self.dirty.push(key);
-                }
-                self.schedule(key);
-            }
-        }
-        budget
     }
 
     fn fire_deadlines(&mut self, inbox: &mut Inbox) {

@@ -57,7 +57,7 @@ impl<S> Connection<S> {
             head_at,
         } = *refused;
         let input = match &self.spill {
-            Some(spill) => spill.as_slice(),
+            Some(spill) => spill.bytes(),
             None => inbox.area.get(segment).unwrap_or_default(),
         };
         let head = head_at.and_then(|at| input.get(at..)).unwrap_or_default();

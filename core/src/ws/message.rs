@@ -45,6 +45,8 @@ pub struct MessageRules {
 /// Something whole that came out of the frames.
 #[derive(Debug)]
 pub enum Received {
+    /// A fragment, kept until those behind it have come.
+    Fragment,
     /// A message, unmasked in place.
     Message {
         /// Text is known to be UTF-8.
@@ -125,8 +127,8 @@ impl Default for MessageDecoder {
 }
 
 impl MessageDecoder {
-    /// Decodes from `segment[*at..]` up to the next whole message or control frame, and moves `at`
-    /// behind what it used. `Ok(None)`: nothing whole is left, and what stands behind `at` is part
+    /// Decodes from `segment[*at..]` up to the end of the next frame, and moves `at` behind what it
+    /// used. `Ok(None)`: nothing whole is left, and what stands behind `at` is part
     /// of a header, to be offered again with more behind it. `deflate` is there if
     /// permessage-deflate was agreed.
     ///
@@ -141,35 +143,31 @@ impl MessageDecoder {
         pool: &BufferPool,
         mut deflate: Option<&mut Deflate>,
     ) -> Result<Option<Received>, Violation> {
-        loop {
-            if self.frame == Frame::None {
-                let rest = segment.get(*at..).unwrap_or_default();
-                let Some(&first) = rest.first() else {
-                    return Ok(None);
-                };
-                self.check_sequence(first, deflate.is_some())?;
-                let Some(header) = decode_header(rest, rules.role)? else {
-                    return Ok(None);
-                };
-                self.check_budget(&header, rules)?;
-                *at += usize::from(header.header_len);
-                if let Some(received) = self.receive_in_place(&header, segment, at)? {
-                    return Ok(Some(received));
-                }
-                self.begin_frame(&header);
-            }
-            let available = segment.len() - *at;
-            let take = usize::try_from(self.left).map_or(available, |left| left.min(available));
-            let range = *at..*at + take;
-            *at = range.end;
-            self.receive_piece(&mut segment[range], rules, pool, deflate.as_deref_mut())?;
-            if self.left > 0 {
+        if self.frame == Frame::None {
+            let rest = segment.get(*at..).unwrap_or_default();
+            let Some(&first) = rest.first() else {
                 return Ok(None);
-            }
-            if let Some(received) = self.finish_frame(pool, deflate.as_deref_mut())? {
+            };
+            self.check_sequence(first, deflate.is_some())?;
+            let Some(header) = decode_header(rest, rules.role)? else {
+                return Ok(None);
+            };
+            self.check_budget(&header, rules)?;
+            *at += usize::from(header.header_len);
+            if let Some(received) = self.receive_in_place(&header, segment, at)? {
                 return Ok(Some(received));
             }
+            self.begin_frame(&header);
         }
+        let available = segment.len() - *at;
+        let take = usize::try_from(self.left).map_or(available, |left| left.min(available));
+        let range = *at..*at + take;
+        *at = range.end;
+        self.receive_piece(&mut segment[range], rules, pool, deflate.as_deref_mut())?;
+        if self.left > 0 {
+            return Ok(None);
+        }
+        self.finish_frame(pool, deflate).map(Some)
     }
 
     /// Bytes of memory held for what is unfinished.
@@ -342,9 +340,9 @@ impl MessageDecoder {
         &mut self,
         pool: &BufferPool,
         deflate: Option<&mut Deflate>,
-    ) -> Result<Option<Received>, Violation> {
+    ) -> Result<Received, Violation> {
         match core::mem::replace(&mut self.frame, Frame::None) {
-            Frame::None | Frame::Data { fin: false } => Ok(None),
+            Frame::None | Frame::Data { fin: false } => Ok(Received::Fragment),
             Frame::Data { fin: true } => {
                 let mut bytes = self.assembly.take().unwrap_or_else(|| pool.take(0));
                 if core::mem::take(&mut self.compressed)
@@ -355,11 +353,11 @@ impl MessageDecoder {
                 self.utf8.finish()?;
                 self.fragments = 0;
                 let kind = self.kind.take().unwrap_or(MessageKind::Binary);
-                Ok(Some(Received::Assembled { kind, bytes }))
+                Ok(Received::Assembled { kind, bytes })
             }
             Frame::Control { opcode, assembled } => {
                 let bytes = self.take_control(usize::from(assembled), pool);
-                Ok(Some(Received::AssembledControl { opcode, bytes }))
+                Ok(Received::AssembledControl { opcode, bytes })
             }
         }
     }

@@ -19,6 +19,8 @@ pub(crate) struct Client {
     events: EventLog,
     now: Instant,
     spill: Vec<u8>,
+    /// How many steps it may take at a time.
+    steps: Option<u16>,
     /// Bytes received so far.
     received: usize,
     violated_after: Option<usize>,
@@ -49,6 +51,7 @@ impl Client {
             events: EventLog::default(),
             now,
             spill: Vec::new(),
+            steps: settings.steps,
             received: 0,
             violated_after: None,
             log: String::new(),
@@ -90,11 +93,20 @@ impl Machine for Client {
             return;
         }
         self.spill.extend_from_slice(bytes);
-        let (events, out) = (&mut self.events, &mut self.out);
-        let received = self.conn.receive(&mut self.spill, self.now, events, out);
-        let consumed = received.unwrap_or(0);
-        self.note(received.map(|_| ()));
-        self.spill.drain(..consumed);
+        loop {
+            if let Some(steps) = self.steps {
+                self.events.allow_steps(steps);
+            }
+            let (events, out) = (&mut self.events, &mut self.out);
+            let received = self.conn.receive(&mut self.spill, self.now, events, out);
+            let consumed = received.unwrap_or(0);
+            let has_stopped = self.events.has_stopped();
+            self.note(received.map(|_| ()));
+            self.spill.drain(..consumed);
+            if !has_stopped || self.conn.appetite() != Appetite::Read {
+                break;
+            }
+        }
     }
 
     fn act(&mut self, action: &Action) {

@@ -56,6 +56,9 @@ impl Machine for Connection<'_> {
         self.spill.extend_from_slice(bytes);
         while self.reads() && !self.spill.is_empty() {
             self.events.clear();
+            if let Some(steps) = self.settings.steps {
+                self.events.allow_steps(steps);
+            }
             let received =
                 self.driver
                     .receive(&mut self.spill, self.now, &mut self.events, &mut self.out);

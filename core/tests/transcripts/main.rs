@@ -1,8 +1,9 @@
 //! The conformance record: every case of `core/testdata` is played to a connection and its log
 //! compared. `core/testdata/README.md` explains the notation.
 //!
-//! A case is played whole, byte by byte, and cut in two at every offset (at a sample of them where
-//! it is long), each time to a fresh connection; all logs must be equal. With `UPDATE` set in the
+//! A case is played whole, byte by byte, cut in two at every offset (at a sample of them where it is
+//! long), and with one or two steps of the driver at a time, each time to a fresh connection; all logs
+//! must be equal. With `UPDATE` set in the
 //! environment, logs are rewritten instead of compared, and the diff is the review.
 
 mod client;
@@ -108,6 +109,14 @@ fn log_of(case: &Case) -> Result<String, String> {
     };
     let bytewise = play(&settings, &script, 1..len);
     check(bytewise.log, "byte by byte")?;
+    for steps in [1, 2] {
+        let settings = Settings {
+            steps: Some(steps),
+            ..settings.clone()
+        };
+        let stepwise = play(&settings, &script, std::iter::empty());
+        check(stepwise.log, &format!("with {steps} steps at a time"))?;
+    }
     for cut in (1..len).filter(|cut| is_cut_at(*cut, len)) {
         let played = play(&settings, &script, std::iter::once(cut));
         check(played.log, &format!("cut at {cut}"))?;

@@ -10,6 +10,7 @@ use hukilau_core::ws::deflate::{DeflateOffer, DeflateParams, DeflateSettings};
 use hukilau_core::ws::extension::extensions;
 
 /// How the connection of a case is set up, and what its application does.
+#[derive(Clone)]
 pub(crate) struct Settings {
     /// The connection begins as a WebSocket.
     pub(crate) is_websocket: bool,
@@ -36,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) deflate: Option<String>,
     /// Whether our settings keep the contexts of compression from message to message.
     pub(crate) context_takeover: bool,
+    /// How many steps the driver may take at a time; none: as many as it likes.
+    pub(crate) steps: Option<u16>,
     /// The method of the requests that responses answer.
     pub(crate) method: Method,
     /// The same as it is sent.
@@ -56,6 +59,7 @@ impl Settings {
             body: Vec::new(),
             accept: None,
             shows_fields: false,
+            steps: None,
             deflate: None,
             context_takeover: false,
             method: Method::Get,

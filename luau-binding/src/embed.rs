@@ -160,8 +160,37 @@ return function(...)
     return finish(park(ticket))
 end";
 
+/// As [`Runtime::waiting_function`], for what is built in.
+pub(crate) fn waiting<A: FromLuaMulti>(
+    lua: &Lua,
+    worker: &Rc<Worker>,
+    begin: impl Fn(&Lua, A, Waiter) -> mlua::Result<()> + 'static,
+) -> mlua::Result<mlua::Function> {
+    let park = vm::function(lua, worker, c"wait", park)?;
+    let worker = Rc::downgrade(worker);
+    let begin = lua.create_function(move |lua, args: MultiValue| {
+        let Some(worker) = worker.upgrade() else {
+            return Ok((None, Some("the runtime has ended".to_owned())));
+        };
+        let remote = worker.reactor.borrow().remote();
+        let (ticket, waiter) = worker.host.open(remote);
+        let begun = A::from_lua_multi(args, lua).and_then(|args| begin(lua, args, waiter));
+        // Scripts are given errors as plain strings.
+        Ok(match begun {
+            Ok(()) => (Some(ticket as f64), None),
+            Err(error) => {
+                worker.host.forget(ticket);
+                (None, Some(text(&error)))
+            }
+        })
+    })?;
+    lua.load(WAITING_FUNCTION)
+        .set_name("=host")
+        .call((begin, park))
+}
+
 /// An error as a script is to read it.
-fn text(error: &mlua::Error) -> String {
+pub(crate) fn text(error: &mlua::Error) -> String {
     match error {
         mlua::Error::RuntimeError(message) => message.clone(),
         other => other.to_string(),
@@ -257,28 +286,7 @@ impl Runtime {
         &self,
         begin: impl Fn(&Lua, A, Waiter) -> mlua::Result<()> + 'static,
     ) -> mlua::Result<mlua::Function> {
-        let lua = self.lua();
-        let worker = Rc::downgrade(self.shared());
-        let begin = lua.create_function(move |lua, args: MultiValue| {
-            let Some(worker) = worker.upgrade() else {
-                return Ok((None, Some("the runtime has ended".to_owned())));
-            };
-            let remote = worker.reactor.borrow().remote();
-            let (ticket, waiter) = worker.host.open(remote);
-            let begun = A::from_lua_multi(args, lua).and_then(|args| begin(lua, args, waiter));
-            // Scripts are given errors as plain strings.
-            Ok(match begun {
-                Ok(()) => (Some(ticket as f64), None),
-                Err(error) => {
-                    worker.host.forget(ticket);
-                    (None, Some(text(&error)))
-                }
-            })
-        })?;
-        let park = vm::function(lua, self.shared(), c"wait", park)?;
-        lua.load(WAITING_FUNCTION)
-            .set_name("=host")
-            .call((begin, park))
+        waiting(self.lua(), self.shared(), begin)
     }
 
     /// Globals for code that the host compiles itself, like those of a script: what is set there

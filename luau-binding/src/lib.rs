@@ -87,6 +87,8 @@ pub const DIALECT_TYPE_MODULES: &[(&str, &str)] = &[
     ("@lute/process", include_str!("../types/lute/process.luau")),
     ("@lute/task", include_str!("../types/lute/task.luau")),
     ("@lute/time", include_str!("../types/lute/time.luau")),
+    ("@lute/vm", include_str!("../types/lute/vm.luau")),
+    ("@batteries/pp", include_str!("../types/batteries/pp.luau")),
     ("@std/json", include_str!("../types/std/json.luau")),
     ("@std/net", include_str!("../types/std/net.luau")),
     ("@std/process", include_str!("../types/std/process.luau")),

@@ -17,13 +17,14 @@
 //!
 //! Not here: what a dialect's functions do (`surface/*/`), how files are found (`require.rs`).
 
+mod children;
 mod files;
 mod helpers;
 pub(crate) mod lost;
 
 use crate::check::{Scan, Token};
 use crate::require;
-use crate::runtime::Worker;
+use crate::runtime::{Options, Worker};
 use crate::vm;
 use std::cell::Cell;
 use std::fmt;
@@ -169,6 +170,8 @@ const MODULES: &[Module] = modules! {
         "@lute/process" = "lute/process",
         "@lute/task" = "lute/task",
         "@lute/time" = "lute/time_module",
+        "@lute/vm" = "lute/vm",
+        "@batteries/pp" = "lute/pp",
         "@std/json" = "lute/std_json",
         "@std/net" = "lute/std_net",
         "@std/process" = "lute/process",
@@ -320,15 +323,12 @@ const PRELUDE: &str = "local require = ... ";
 const REGISTERED: &str = "_REGISTEREDMODULES";
 
 /// Has `require` find surfaces. Call it when the native modules are registered.
-pub(crate) fn install(
-    lua: &mlua::Lua,
-    worker: &Rc<Worker>,
-    forced: Option<Dialect>,
-) -> mlua::Result<()> {
+pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>, options: &Options) -> mlua::Result<()> {
+    let forced = options.dialect;
     let modules: mlua::Table = lua.named_registry_value(REGISTERED)?;
     let compile = lua.create_function(compile)?;
     let parts = lua.create_table()?;
-    parts.raw_set("@huki/surface", helpers::module(lua, worker)?)?;
+    parts.raw_set("@huki/surface", helpers::module(lua, worker, options)?)?;
     let (loader, inner): (mlua::Function, mlua::Function) = lua
         .load(LOADER)
         .set_name(format!("={CHUNK}]"))

@@ -199,7 +199,7 @@ fn setup_check_and_run_know_the_same_modules() {
             .chain(hukilau::DIALECT_TYPE_MODULES)
     };
     let source: String = modules()
-        .map(|(name, _)| format!("print(type(require('{name}')))\n"))
+        .map(|(name, _)| format!("print(require('{name}') ~= nil)\n"))
         .collect();
     write(&folder, "main.luau", &source);
     let checked = (Some(0), "1 file checked\n".to_owned(), String::new());
@@ -208,7 +208,7 @@ fn setup_check_and_run_know_the_same_modules() {
     assert_eq!(run_in(&folder, &["check", "main.luau"]), checked);
     let (status, stdout, stderr) = run_in(&folder, &["run", "main.luau"]);
     assert_eq!((status, stderr.as_str()), (Some(0), ""));
-    assert_eq!(stdout, "table\n".repeat(modules().count()));
+    assert_eq!(stdout, "true\n".repeat(modules().count()));
     let luaurc = std::fs::read_to_string(folder.join(".luaurc")).expect("it is there");
     for (name, source) in modules() {
         let (alias, rest) = name[1..].split_once('/').expect("an alias and a name");
@@ -246,7 +246,7 @@ fn a_module_that_a_dialect_lacks_is_refused_with_those_it_has_by_run_and_check()
         }
         for (name, told) in [
             ("@lune/nett", "there are @lune/fs, @lune/net, "),
-            ("@lute/vm", "there are @lute/net, "),
+            ("@lute/fs", "there are @lute/net, "),
             ("@std/path", "there are @std/json, @std/net, "),
             ("@zcore/nothing", "there are @zcore/fs, "),
             (

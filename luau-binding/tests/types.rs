@@ -6,6 +6,8 @@ use crate::support::{Client, Served, run};
 fn names(expression: &str) -> String {
     let source = format!(
         "local module = {expression}
+        -- A module may be a single function.
+        if type(module) == 'function' then module = {{ module = module }} end
         local names = {{}}
         for name in module do table.insert(names, name) end
         table.sort(names)

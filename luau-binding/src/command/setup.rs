@@ -23,6 +23,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("lune", "lune"),
     ("lute", "lute"),
     ("std", "std"),
+    ("batteries", "batteries"),
     ("zcore", "zune"),
     ("zune", "zune"),
 ];

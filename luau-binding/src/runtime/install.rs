@@ -50,7 +50,7 @@ pub(super) fn install(
     let stdio = support::stdio::module(lua, worker)?;
     let stdio = sealed(lua, worker, stdio, |stack| no_member(stack, "@huki/stdio"))?;
     lua.register_module("@huki/stdio", stdio)?;
-    surface::install(lua, worker, options.dialect)?;
+    surface::install(lua, worker, options)?;
     require::keep_globals(lua)?;
     lua.sandbox(true)?;
     Ok(())

@@ -20,13 +20,14 @@
 //! | `closer(socket)` | a value that closes the native socket when it is collected |
 //! | `decompress(bytes, coding)` | decoded bytes; nil for an unknown coding; nil and a text if corrupt |
 //! | `readFile` and the like | see `files.rs` |
+//! | `children()` | functions for VMs on threads of their own, see `children.rs` |
 //!
 //! Not here: anything a dialect decides (`surface/*/`).
 
-use super::files;
 use super::lost::Closes;
+use super::{children, files};
 use crate::net::{plain, socket};
-use crate::runtime::{Worker, nested};
+use crate::runtime::{Options, Worker, nested};
 use crate::value::bad_argument;
 use crate::vm::object::{Metatable, Object, Tag};
 use crate::vm::{self, Kind, Outcome, Raise, Returns, Stack};
@@ -50,7 +51,11 @@ impl Object for Wrapped {
 }
 
 /// Makes the module's table.
-pub(super) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua::Table> {
+pub(super) fn module(
+    lua: &mlua::Lua,
+    worker: &Rc<Worker>,
+    options: &Options,
+) -> mlua::Result<mlua::Table> {
     Metatable::new(lua, worker, Tag::Wrapped, Wrapped::NAME)?.install_object::<Wrapped>()?;
     let module = lua.create_table()?;
     let set = |name: &str, function: mlua::Function| module.raw_set(name, function);
@@ -94,6 +99,17 @@ pub(super) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
         "kindOf",
         vm::function(lua, worker, c"kindOf", files::kind_of)?,
     )?;
+    // Made when they are asked for: few scripts do.
+    let options = options.clone();
+    let children = lua.create_function(move |lua, ()| {
+        let worker = lua
+            .app_data_ref::<Rc<Worker>>()
+            .map(|found| Rc::clone(&found));
+        let worker =
+            worker.ok_or_else(|| mlua::Error::RuntimeError("the runtime has ended".to_owned()))?;
+        children::module(lua, &worker, &options)
+    })?;
+    set("children", children)?;
     module.set_readonly(true);
     Ok(module)
 }

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::extra::{EXTRAS, Extra};
 use crate::peers::{PEERS, Peer};
 use crate::workload::{WORKLOADS, Workload};
 use crate::{at_rate, rounds, scale};
@@ -38,8 +39,10 @@ pub(crate) struct Plans {
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) workloads: Vec<&'static Workload>,
+    pub(crate) extras: Vec<&'static Extra>,
     pub(crate) peers: Vec<&'static Peer>,
     pub(crate) plans: Plans,
+    pub(crate) is_quick: bool,
     pub(crate) lists: bool,
     /// The binary to measure as the peer `huki`; none: the one of these sources, built if need be.
     pub(crate) huki: Option<PathBuf>,
@@ -49,14 +52,17 @@ pub(crate) struct Args {
 pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Args, String> {
     let mut args = Args {
         workloads: Vec::new(),
+        extras: Vec::new(),
         peers: PEERS.iter().collect(),
         plans: at_length(),
+        is_quick: false,
         lists: false,
         huki: None,
     };
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "quick" => {
+                args.is_quick = true;
                 let latencies = args.plans.rounds.latencies;
                 args.plans = quick();
                 args.plans.rounds.latencies = latencies;
@@ -66,7 +72,10 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Args,
                 None => return Err(format!("--huki: expected a path\n{USAGE}")),
             },
             "--latency" => args.plans.rounds.latencies = true,
-            "all" => args.workloads = WORKLOADS.iter().collect(),
+            "all" => {
+                args.workloads = WORKLOADS.iter().collect();
+                args.extras = EXTRAS.iter().collect();
+            }
             "--list" => args.lists = true,
             "--help" | "-h" => return Err(USAGE.to_owned()),
             "--rounds" => args.plans.rounds.rounds = number(&argument, arguments.next())?,
@@ -75,16 +84,32 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Args,
                     Duration::from_millis(number(&argument, arguments.next())? as u64);
             }
             "--peers" => args.peers = peers(&arguments.next().unwrap_or_default())?,
-            name => match WORKLOADS.iter().find(|workload| workload.name == name) {
-                Some(workload) => args.workloads.push(workload),
-                None => return Err(format!("no workload or option {name}\n{USAGE}")),
-            },
+            name => args.choose(name)?,
         }
     }
-    if args.workloads.is_empty() {
-        args.workloads = WORKLOADS.iter().collect();
+    if args.workloads.is_empty() && args.extras.is_empty() {
+        let is_quick = args.is_quick;
+        let wanted = |workload: &&Workload| !(is_quick && workload.is_crowded());
+        args.workloads = WORKLOADS.iter().filter(wanted).collect();
+        if !is_quick {
+            args.extras = EXTRAS.iter().collect();
+        }
     }
     Ok(args)
+}
+
+impl Args {
+    /// Adds what `name` names.
+    fn choose(&mut self, name: &str) -> Result<(), String> {
+        let workload = WORKLOADS.iter().find(|workload| workload.name == name);
+        let extra = EXTRAS.iter().find(|extra| extra.name == name);
+        if workload.is_none() && extra.is_none() {
+            return Err(format!("no workload or option {name}\n{USAGE}"));
+        }
+        self.workloads.extend(workload);
+        self.extras.extend(extra);
+        Ok(())
+    }
 }
 
 fn at_length() -> Plans {
@@ -165,6 +190,7 @@ mod tests {
     fn no_arguments_mean_everything() {
         let args = parsed("").unwrap();
         assert_eq!(args.workloads.len(), WORKLOADS.len());
+        assert_eq!(args.extras.len(), EXTRAS.len());
         assert_eq!(args.peers.len(), PEERS.len());
     }
 

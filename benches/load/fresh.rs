@@ -13,13 +13,12 @@
 use std::time::Duration;
 
 use crate::client::Generator;
-use crate::measure::{clock, memory};
+use crate::client::apart::Task;
+use crate::measure::{clock, machine};
 use crate::peers::process::Process;
 use crate::peers::{Mode, Peer};
+use crate::spread::Spread;
 use crate::workload::{Measure, Workload};
-
-/// Connections that are open before memory is read first, so that pools and areas exist by then.
-const WARM_CONNECTIONS: usize = 64;
 
 /// All samples of one peer, or why there are none.
 #[derive(Debug)]
@@ -64,30 +63,20 @@ pub(crate) fn measure(
 }
 
 fn take(workload: &Workload, peer: &Peer, core: usize) -> Result<f64, String> {
-    let process = Process::start(peer, Mode::of(workload.kind), core)?;
     match workload.measure {
         Measure::Start => {
+            let process = Process::start(peer, Mode::of(workload.kind), core)?;
             Generator::connect(process.port, workload)?;
             let took = clock::monotonic().saturating_sub(process.launched);
             Ok(took.as_secs_f64() * 1000.0)
         }
-        _ => idle_bytes(workload, &process),
+        _ => idle_bytes(workload, peer, core),
     }
 }
 
-/// Resident bytes that each connection adds.
-fn idle_bytes(workload: &Workload, process: &Process) -> Result<f64, String> {
-    let few = Workload {
-        connections: WARM_CONNECTIONS,
-        ..*workload
-    };
-    let mut warm = Generator::connect(process.port, &few)?;
-    warm.run(Duration::ZERO)?;
-    let before = memory::resident_bytes(process.id())?;
-    let mut idle = Generator::connect(process.port, workload)?;
-    idle.run(Duration::ZERO)?;
-    let after = memory::resident_bytes(process.id())?;
-    // Both clients keep their connections open up to here.
-    drop((warm, idle));
-    Ok(after.saturating_sub(before) as f64 / workload.connections as f64)
+/// Resident bytes that each connection adds, of however many processes hold them.
+fn idle_bytes(workload: &Workload, peer: &Peer, core: usize) -> Result<f64, String> {
+    let mut spread = Spread::open(peer, workload, machine::file_limit(), core)?;
+    spread.run(Task::All(Duration::ZERO))?;
+    Ok(spread.added_bytes()? as f64 / workload.connections as f64)
 }

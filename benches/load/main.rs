@@ -30,6 +30,8 @@ mod chart;
 #[cfg(target_os = "linux")]
 mod client;
 #[cfg(target_os = "linux")]
+mod extra;
+#[cfg(target_os = "linux")]
 mod fresh;
 #[cfg(target_os = "linux")]
 mod markdown;
@@ -57,6 +59,10 @@ mod run;
 mod scale;
 #[cfg(target_os = "linux")]
 mod soak;
+#[cfg(target_os = "linux")]
+mod spread;
+#[cfg(target_os = "linux")]
+mod workers;
 #[cfg(target_os = "linux")]
 mod workload;
 

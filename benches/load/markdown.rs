@@ -72,14 +72,23 @@ pub(crate) fn whole(run: &Run, pictures: &[String]) -> String {
 
 /// The README with what stands between its marks replaced.
 pub(crate) fn replaced(readme: &str, tables: &str) -> Result<String, String> {
-    let (before, rest) = readme
-        .split_once(BEGIN)
-        .ok_or_else(|| format!("there is no line {BEGIN:?}"))?;
+    between(readme, (BEGIN, END), tables)
+}
+
+/// `text` with what stands between the two `marks` replaced.
+pub(crate) fn between(
+    text: &str,
+    (begin, end): (&str, &str),
+    tables: &str,
+) -> Result<String, String> {
+    let (before, rest) = text
+        .split_once(begin)
+        .ok_or_else(|| format!("there is no line {begin:?}"))?;
     let (_, after) = rest
-        .split_once(END)
-        .ok_or_else(|| format!("there is no line {END:?}"))?;
+        .split_once(end)
+        .ok_or_else(|| format!("there is no line {end:?}"))?;
     Ok(format!(
-        "{before}{BEGIN}\n\n{}\n\n{END}{after}",
+        "{before}{begin}\n\n{}\n\n{end}{after}",
         tables.trim()
     ))
 }
@@ -129,7 +138,7 @@ fn goal(workload: &Workload) -> &'static str {
         "echo-64k" => "1.35",
         "room-1000" | "room-100-x16" => "1.05",
         "idle-http" => "400",
-        "idle-ws" => "640",
+        "idle-ws" | "idle-ws-50k" => "640",
         "start" => "4",
         _ => "",
     }

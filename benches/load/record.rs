@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::at_rate::{self, Latencies};
 use crate::client::latency::{POINTS, Percentiles};
+use crate::extra::{Extra, Table};
 use crate::fresh::Samples;
 use crate::measure::machine;
 use crate::peers::Peer;
@@ -124,9 +125,22 @@ impl Record {
                 ),
                 Err(error) => error_member(error),
             };
-            self.line(&scale::workload(step.connections), step.peer, &outcome)?;
+            self.line(&scale::WORKLOAD.of(step.connections), step.peer, &outcome)?;
         }
         Ok(())
+    }
+
+    /// Appends the line of a measurement that has a table of its own.
+    pub(crate) fn append_extra(
+        &mut self,
+        extra: &Extra,
+        outcome: &Result<Table, String>,
+    ) -> io::Result<()> {
+        let outcome = match outcome {
+            Ok(table) => format!(r#""table":{}"#, serde_json::to_string(table)?),
+            Err(error) => error_member(error),
+        };
+        self.write(&format!(r#""extra":{},{outcome}"#, quoted(extra.name)))
     }
 
     fn line(&mut self, workload: &Workload, peer: &Peer, outcome: &str) -> io::Result<()> {

@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use crate::at_rate::{AtLoad, Latencies};
 use crate::client::latency::{POINTS, Percentiles};
+use crate::extra::{EXTRAS, Extra, Table};
 use crate::fresh::Samples;
 use crate::measure::cpu::CpuTime;
 use crate::peers::{PEERS, Peer};
@@ -44,7 +45,9 @@ pub(crate) struct Run {
     pub(crate) settings: Vec<(&'static str, String)>,
     /// In the order of the table of workloads.
     pub(crate) results: Vec<(&'static Workload, Results)>,
-    /// Lines of workloads or peers that are not known any more.
+    /// In the order in which they were measured.
+    pub(crate) extras: Vec<(&'static Extra, Table)>,
+    /// Lines of workloads or peers that are not known any more, or of what has failed as a whole.
     pub(crate) unknown: usize,
 }
 
@@ -61,10 +64,16 @@ pub(crate) enum Results {
 struct Line {
     #[serde(flatten)]
     about: About,
+    #[serde(default)]
     workload: String,
+    #[serde(default)]
     connections: usize,
+    #[serde(default)]
     peer: String,
+    #[serde(default)]
     settings: String,
+    extra: Option<String>,
+    table: Option<Table>,
     round_ms: Option<u64>,
     peak_bytes: Option<u64>,
     rounds: Option<Vec<RoundLine>>,
@@ -121,8 +130,15 @@ fn parse(text: &str) -> Result<Run, String> {
         .max()
         .unwrap_or_default();
     let mut results: Vec<(&'static Workload, Results)> = Vec::new();
-    let mut unknown = 0;
+    let (mut extras, mut unknown) = (Vec::new(), 0);
     for line in &lines {
+        let extra = EXTRAS
+            .iter()
+            .find(|known| line.extra.as_deref() == Some(known.name));
+        if let Some((extra, table)) = extra.zip(line.table.clone()) {
+            extras.push((extra, table));
+            continue;
+        }
         let workload = WORKLOADS.iter().find(|known| known.name == line.workload);
         let peer = PEERS.iter().find(|known| known.name == line.peer);
         let (Some(workload), Some(peer)) = (workload, peer) else {
@@ -152,6 +168,7 @@ fn parse(text: &str) -> Result<Run, String> {
         rounds,
         settings: settings.collect(),
         results,
+        extras,
         unknown,
     })
 }

@@ -43,7 +43,7 @@ pub(crate) struct Plan {
 }
 
 /// One peer's part of one round.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Round {
     pub(crate) answers: u64,
     pub(crate) wall: Duration,

@@ -13,16 +13,22 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::args::{self, Args};
+use crate::client::apart;
+use crate::extra::{EXTRAS, Extra, Stage};
 use crate::measure::{clock, machine};
 use crate::peers::{self, PEERS, Peer, process};
 use crate::record::Record;
 use crate::workload::{Measure, WORKLOADS, Workload};
 use crate::{
-    at_rate, fresh, markdown, neighbour, picture, recorded, report, rooms, rounds, scale, soak,
+    at_rate, extra, fresh, markdown, neighbour, picture, recorded, report, rooms, rounds, scale,
+    soak,
 };
 
-/// Peers that are drawn as lines: more would hide each other.
+/// Peers that are drawn as lines: more would hide each other. Crowds are also theirs alone.
 const LINES: [&str; 5] = ["floor", "core", "huki", "hyper", "bun"];
+
+/// Fresh processes per peer that a crowd is sampled of: it takes seconds to come.
+const CROWDED_SAMPLES: usize = 2;
 
 /// Picks the role of this process.
 pub(crate) fn main() -> ExitCode {
@@ -33,6 +39,7 @@ pub(crate) fn main() -> ExitCode {
         Some("soak") => soak::main(&words(&arguments[1..])),
         Some("rooms") => rooms::main(words(&arguments[1..]).into_iter()),
         Some("neighbour") => neighbour::main(&words(&arguments[1..])),
+        Some("generate") => apart::main(&words(&arguments[1..])).map(|()| ExitCode::SUCCESS),
         Some("launch") => process::launch(&arguments[1..]).map(|()| ExitCode::SUCCESS),
         _ => harness(arguments),
     };
@@ -92,6 +99,15 @@ fn harness(arguments: Vec<OsString>) -> Result<ExitCode, String> {
         );
         all_whole &= measure(workload, &place, &args, &cores, &mut record)?;
     }
+    for (nth, extra) in args.extras.iter().enumerate() {
+        let place = format!(
+            "[{} of {}, {} s]",
+            nth + 1,
+            args.extras.len(),
+            began.elapsed().as_secs()
+        );
+        all_whole &= measure_extra(extra, &place, &args, &cores, &mut record)?;
+    }
     let folder = record.path.with_extension("");
     let pictures = picture::write(&recorded::read(&record.path)?, &folder)?;
     println!(
@@ -123,13 +139,14 @@ fn measure(
         return Ok(true);
     };
     process::pin(*generator_core)?;
-    let is_drawn_as_line = matches!(workload.measure, Measure::Latency | Measure::Scale);
+    let is_of_few =
+        matches!(workload.measure, Measure::Latency | Measure::Scale) || workload.is_crowded();
     let peers: Vec<&'static Peer> = args
         .peers
         .iter()
         .copied()
         .filter(|peer| peer.answers(workload.kind))
-        .filter(|peer| !is_drawn_as_line || LINES.contains(&peer.name))
+        .filter(|peer| !is_of_few || LINES.contains(&peer.name))
         .collect();
     let (core, plans) = (cores[0], args.plans);
     let mut progress = |now: &str| progress(&format!("{place} {now}"));
@@ -143,8 +160,11 @@ fn measure(
             )
         }
         Measure::IdleMemory | Measure::Start => {
-            let samples =
-                fresh::measure(workload, &peers, plans.rounds.samples, core, &mut progress);
+            let count = match workload.is_crowded() {
+                true => plans.rounds.samples.min(CROWDED_SAMPLES),
+                false => plans.rounds.samples,
+            };
+            let samples = fresh::measure(workload, &peers, count, core, &mut progress);
             (
                 report::samples_table(workload, &samples),
                 record.append_samples(workload, &samples),
@@ -181,6 +201,36 @@ fn measure(
     Ok(is_whole)
 }
 
+/// Measures, prints and records what has a table of its own; false if it failed.
+fn measure_extra(
+    extra: &Extra,
+    place: &str,
+    args: &Args,
+    cores: &[usize],
+    record: &mut Record,
+) -> Result<bool, String> {
+    process::pin_to(cores)?;
+    let mut stage = Stage {
+        cores,
+        is_quick: args.is_quick,
+        progress: &mut |now: &str| progress(&format!("{place} {now}")),
+    };
+    let outcome = (extra.measure)(&mut stage);
+    progress("");
+    match &outcome {
+        Ok(table) => println!(
+            "\n{}  [{}]\n\n{}",
+            extra.title,
+            extra.name,
+            table.markdown()
+        ),
+        Err(error) => println!("\n{}: no figures: {error}", extra.title),
+    }
+    let recorded = record.append_extra(extra, &outcome);
+    recorded.map_err(|error| format!("results: {error}"))?;
+    Ok(outcome.is_ok())
+}
+
 /// Says why a table has no figures of `peer`.
 fn why<T>(peer: &Peer, outcome: &Result<T, String>) {
     if let Err(error) = outcome {
@@ -200,7 +250,14 @@ fn write_report(arguments: &[String]) -> Result<ExitCode, String> {
     let readme = benches.join("README.md");
     let fail = |error| format!("{}: {error}", readme.display());
     let text = fs::read_to_string(&readme).map_err(fail)?;
-    fs::write(&readme, markdown::replaced(&text, &tables)?).map_err(fail)?;
+    let mut text = match run.results.is_empty() {
+        true => text,
+        false => markdown::replaced(&text, &tables)?,
+    };
+    for (extra, table) in &run.extras {
+        text = extra::replaced(&text, extra.name, table)?;
+    }
+    fs::write(&readme, text).map_err(fail)?;
     print!("{tables}");
     if run.unknown > 0 {
         println!(
@@ -230,6 +287,9 @@ fn list() {
     println!("workloads");
     for workload in WORKLOADS {
         println!("  {:<16} {}", workload.name, workload.title);
+    }
+    for extra in EXTRAS {
+        println!("  {:<16} {}", extra.name, extra.title);
     }
     println!("peers");
     for peer in PEERS {

@@ -2,25 +2,23 @@
 //!
 //! At each step so many connections are open, all of them used: 64 requests are under way at a time and pass
 //! through all connections in turn. A server whose cost grows with its connections shows here; the kernel's own
-//! share grows too, as its structures leave the caches, which the floor's line tells.
+//! share grows too, as its structures leave the caches, which the floor's line tells. Where one process may not hold
+//! as many, there are up to three of each server, and 64 requests under way to each (`spread.rs`).
 //!
-//! As elsewhere the peers take turns, round by round, if the generator may hold the connections to all of them at
-//! once; else as many as it may, and the next of them afterwards.
+//! As elsewhere the peers take turns, round by round; all of them hold their connections meanwhile.
 //!
 //! Invariants
 //! - Bytes per connection are taken while each has had one answer, before it is used further.
-//! - A step that the descriptor limit does not allow is cut to what it allows, and said.
+//! - A step that three processes may not hold is cut to what they may.
 //!
 //! Not here: the drawing (`picture.rs`).
 
 use std::time::Duration;
 
-use crate::client::Client;
-use crate::measure::cpu::cpu_time;
-use crate::measure::memory;
-use crate::peers::process::Process;
-use crate::peers::{Mode, Peer};
+use crate::client::apart::Task;
+use crate::peers::Peer;
 use crate::rounds::Round;
+use crate::spread::{self, Spread};
 use crate::workload::{Kind, Measure, Workload};
 
 /// Connections at each step.
@@ -28,9 +26,6 @@ pub(crate) const STEPS: [usize; 6] = [1, 10, 100, 1000, 10_000, 50_000];
 
 /// Requests under way at a time.
 const WINDOW: usize = 64;
-
-/// Descriptors that are needed for other things than connections.
-const SPARE_DESCRIPTORS: u64 = 300;
 
 /// How long and how often.
 #[derive(Clone, Copy, Debug)]
@@ -67,18 +62,9 @@ pub(crate) const WORKLOAD: Workload = Workload {
     cores: 1,
 };
 
-/// What is asked at a step.
-pub(crate) fn workload(connections: usize) -> Workload {
-    Workload {
-        connections,
-        ..WORKLOAD
-    }
-}
-
 /// The steps, with `descriptors` allowed to a process.
 fn steps(plan: Plan, descriptors: u64) -> Vec<usize> {
-    let room = descriptors.saturating_sub(SPARE_DESCRIPTORS + WINDOW as u64);
-    let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);
+    let room = spread::room(descriptors).saturating_mul(spread::PARTS_MAX);
     let mut steps: Vec<usize> = STEPS
         .into_iter()
         .filter(|step| *step <= plan.most)
@@ -88,15 +74,8 @@ fn steps(plan: Plan, descriptors: u64) -> Vec<usize> {
     steps
 }
 
-/// How many peers may be measured at once.
-fn at_once(connections: usize, descriptors: u64) -> usize {
-    let room = usize::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
-    (room / (connections + WINDOW)).max(1)
-}
-
 struct Entrant {
-    client: Client,
-    process: Process,
+    spread: Spread,
     cost: Cost,
 }
 
@@ -108,22 +87,22 @@ pub(crate) fn measure(
     core: usize,
     progress: &mut dyn FnMut(&str),
 ) -> Vec<Step> {
-    let mut all = Vec::new();
-    for connections in steps(plan, descriptors) {
-        for peers in peers.chunks(at_once(connections, descriptors)) {
-            all.extend(interleaved(peers, connections, plan, core, progress));
-        }
-    }
-    all
+    let steps = steps(plan, descriptors);
+    let steps = steps
+        .into_iter()
+        .map(|connections| WORKLOAD.of(connections));
+    steps
+        .flat_map(|step| interleaved(peers, &step, (plan, descriptors, core), progress))
+        .collect()
 }
 
 fn interleaved(
     peers: &[&'static Peer],
-    connections: usize,
-    plan: Plan,
-    core: usize,
+    step: &Workload,
+    (plan, descriptors, core): (Plan, u64, usize),
     progress: &mut dyn FnMut(&str),
 ) -> Vec<Step> {
+    let connections = step.connections;
     let mut entrants: Vec<Result<Entrant, String>> = peers
         .iter()
         .map(|peer| {
@@ -131,7 +110,7 @@ fn interleaved(
                 "scale: {connections} connections to {}",
                 peer.name
             ));
-            enter(peer, connections, plan, core)
+            enter(peer, step, (plan, descriptors, core))
         })
         .collect();
     for round in 0..plan.rounds {
@@ -146,7 +125,7 @@ fn interleaved(
                 plan.rounds,
                 peers[turn].name
             ));
-            match entrant.run(plan.round) {
+            match entrant.spread.run(Task::Window(WINDOW, plan.round)) {
                 Ok(round) => entrant.cost.rounds.push(round),
                 Err(error) => entrants[turn] = Err(error),
             }
@@ -165,41 +144,17 @@ fn interleaved(
 
 fn enter(
     peer: &'static Peer,
-    connections: usize,
-    plan: Plan,
-    core: usize,
+    step: &Workload,
+    (plan, descriptors, core): (Plan, u64, usize),
 ) -> Result<Entrant, String> {
-    let process = Process::start(peer, Mode::Plain, core)?;
-    // Pools and areas exist by the time that memory is read first.
-    let mut warm = Client::connect(process.port, &workload(WINDOW))?;
-    warm.run(plan.round / 4)?;
-    let before = memory::resident_bytes(process.id())?;
-    let client = Client::connect(process.port, &workload(connections))?;
-    let after = memory::resident_bytes(process.id())?;
-    drop(warm);
-    let mut entrant = Entrant {
-        client,
-        process,
-        cost: Cost {
-            rounds: Vec::new(),
-            bytes: after.saturating_sub(before) as f64 / connections as f64,
-        },
-    };
-    entrant.run(plan.round / 4)?;
-    Ok(entrant)
-}
-
-impl Entrant {
-    fn run(&mut self, duration: Duration) -> Result<Round, String> {
-        let before = cpu_time(self.process.id())?;
-        let tally = self.client.run_window(WINDOW, duration)?;
-        let cpu = cpu_time(self.process.id())?.since(before);
-        Ok(Round {
-            answers: tally.answers,
-            wall: tally.wall,
-            cpu,
-        })
-    }
+    let mut spread = Spread::open(peer, step, descriptors, core)?;
+    let bytes = spread.added_bytes()? as f64 / step.connections as f64;
+    spread.run(Task::Window(WINDOW, plan.round / 4))?;
+    let rounds = Vec::new();
+    Ok(Entrant {
+        spread,
+        cost: Cost { rounds, bytes },
+    })
 }
 
 #[cfg(test)]
@@ -215,20 +170,9 @@ mod tests {
     #[test]
     fn steps_end_where_descriptors_do() {
         assert_eq!(steps(ALL, 1_000_000), STEPS);
-        assert_eq!(steps(ALL, 20_000), [1, 10, 100, 1000, 10_000, 19_636]);
-        assert_eq!(steps(ALL, 1024), [1, 10, 100, 660]);
-    }
-
-    #[test]
-    fn no_more_peers_at_once_than_the_generator_may_hold_connections_to() {
-        for (connections, descriptors, peers) in [
-            (1000, 20_000, 18),
-            (10_000, 20_000, 1),
-            (19_636, 20_000, 1),
-            (50_000, 1_000_000, 19),
-        ] {
-            assert_eq!(at_once(connections, descriptors), peers, "{connections}");
-        }
+        assert_eq!(steps(ALL, 20_000), STEPS);
+        assert_eq!(steps(ALL, 10_000), [1, 10, 100, 1000, 10_000, 28_908]);
+        assert_eq!(steps(ALL, 1024), [1, 10, 100, 1000, 1980]);
     }
 
     #[test]

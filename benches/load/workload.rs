@@ -79,6 +79,22 @@ pub(crate) struct Workload {
     pub(crate) cores: u8,
 }
 
+impl Workload {
+    /// The same with so many connections.
+    pub(crate) fn of(&self, connections: usize) -> Self {
+        Self {
+            connections,
+            ..*self
+        }
+    }
+
+    /// Whether it is of so many connections that a glance has no time for it, and that only the peers that are
+    /// drawn as lines take part.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.measure == Measure::IdleMemory && self.connections > 10_000
+    }
+}
+
 /// Every workload, in the order of the report.
 pub(crate) const WORKLOADS: &[Workload] = &[
     Workload {
@@ -216,6 +232,18 @@ pub(crate) const WORKLOADS: &[Workload] = &[
             binary: false,
         },
         connections: 5000,
+        in_flight: 1,
+        cores: 1,
+    },
+    Workload {
+        name: "idle-ws-50k",
+        title: "Memory of an idle WebSocket connection, of 50,000",
+        measure: Measure::IdleMemory,
+        kind: Kind::Echo {
+            bytes: 32,
+            binary: false,
+        },
+        connections: 50_000,
         in_flight: 1,
         cores: 1,
     },

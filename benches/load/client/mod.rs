@@ -13,10 +13,12 @@
 //!
 //! Not here: which peer runs when (`rounds.rs`), CPU time (`measure/`).
 
+pub(crate) mod apart;
 mod churn;
 mod http;
 pub(crate) mod latency;
 mod open;
+pub(crate) mod page;
 pub(crate) mod stream;
 mod websocket;
 
@@ -45,13 +47,16 @@ const STALL: Timespec = Timespec {
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 1024;
 
+/// Connections that are opened before the first of them is greeted back; a listener's queue holds more.
+const OPENED_AT_ONCE: usize = 32;
+
 /// Bytes of the area that all connections read into.
 const AREA_BYTES: usize = 256 * 1024;
 
 /// The bytes of a workload and the judgement of what comes back.
 pub(crate) trait Dialect {
     /// Sent once when the connection opens: a handshake, or a first request. So that a listener's
-    /// queue never overflows, each connection waits for its answer.
+    /// queue never overflows, a few connections at a time wait for its answer.
     fn greeting(&self) -> &[u8];
 
     /// Length of the whole and right answer to the greeting at the front of `input`; `None` if it
@@ -181,10 +186,15 @@ impl Client {
             Kind::TlsGet => Some(stream::tls_settings()?),
             _ => None,
         };
-        for index in 0..workload.connections {
-            stream::open(port, index, tls.as_ref(), client.dialect.as_ref())
-                .and_then(|stream| client.add(stream).map_err(|error| error.to_string()))
-                .map_err(|error| format!("connection {index}: {error}"))?;
+        for from in (0..workload.connections).step_by(OPENED_AT_ONCE) {
+            let some = from..(from + OPENED_AT_ONCE).min(workload.connections);
+            let fail = |error| format!("connection {from} or after: {error}");
+            let streams = stream::open(port, some, tls.as_ref(), client.dialect.as_ref());
+            for stream in streams.map_err(fail)? {
+                client
+                    .add(stream)
+                    .map_err(|error| fail(error.to_string()))?;
+            }
         }
         Ok(client)
     }

@@ -19,6 +19,7 @@
 //! Not here: memory.
 
 use std::fs;
+use std::iter::Sum;
 
 /// CPU time of a process since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,21 +43,19 @@ impl CpuTime {
     }
 }
 
+impl Sum for CpuTime {
+    fn sum<I: Iterator<Item = Self>>(times: I) -> Self {
+        times.fold(Self::default(), |sum, one| Self {
+            total_ns: sum.total_ns + one.total_ns,
+            user_ticks: sum.user_ticks + one.user_ticks,
+            system_ticks: sum.system_ticks + one.system_ticks,
+        })
+    }
+}
+
 /// Reads the CPU time of process `id`.
 pub(crate) fn cpu_time(id: u32) -> Result<CpuTime, String> {
-    let tasks = format!("/proc/{id}/task");
-    let mut total_ns = 0;
-    for task in fs::read_dir(&tasks).map_err(|error| format!("{tasks}: {error}"))? {
-        let path = task
-            .map_err(|error| format!("{tasks}: {error}"))?
-            .path()
-            .join("schedstat");
-        // A thread may end between the listing and here.
-        let Ok(text) = fs::read_to_string(&path) else {
-            continue;
-        };
-        total_ns += first_number(&text).ok_or_else(|| format!("{}: {text:?}", path.display()))?;
-    }
+    let total_ns = thread_ns(id)?.into_iter().sum();
     let path = format!("/proc/{id}/stat");
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
     let (user_ticks, system_ticks) = ticks(&text).ok_or_else(|| format!("{path}: {text:?}"))?;
@@ -65,6 +64,26 @@ pub(crate) fn cpu_time(id: u32) -> Result<CpuTime, String> {
         user_ticks,
         system_ticks,
     })
+}
+
+/// Nanoseconds that each thread of process `id` has been on a core, in the order of their ids.
+pub(crate) fn thread_ns(id: u32) -> Result<Vec<u64>, String> {
+    let tasks = format!("/proc/{id}/task");
+    let mut paths = Vec::new();
+    for task in fs::read_dir(&tasks).map_err(|error| format!("{tasks}: {error}"))? {
+        let task = task.map_err(|error| format!("{tasks}: {error}"))?;
+        paths.push(task.path().join("schedstat"));
+    }
+    paths.sort();
+    let mut all = Vec::new();
+    for path in paths {
+        // A thread may end between the listing and here.
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
+        all.push(first_number(&text).ok_or_else(|| format!("{}: {text:?}", path.display()))?);
+    }
+    Ok(all)
 }
 
 fn first_number(text: &str) -> Option<u64> {

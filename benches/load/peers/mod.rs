@@ -91,8 +91,8 @@ pub(crate) struct Setup {
 enum Program {
     /// This executable, in another role.
     Within(fn(&Setup) -> io::Result<()>),
-    /// `huki run` of a script in `benches/luau`.
-    Script(&'static str),
+    /// `huki run` of a script in `benches/luau`, in so many workers.
+    Script { file: &'static str, workers: u32 },
     /// A program that is found on this machine, or is not.
     Found(Tool),
 }
@@ -124,7 +124,10 @@ pub(crate) const PEERS: &[Peer] = &[
         websocket: true,
         room: true,
         tls: true,
-        program: Program::Script("hello.luau"),
+        program: Program::Script {
+            file: "hello.luau",
+            workers: 1,
+        },
     },
     Peer {
         name: "hyper",
@@ -208,12 +211,33 @@ pub(crate) const SOAKED: Peer = Peer {
     websocket: true,
     room: true,
     tls: true,
-    program: Program::Script("soak.luau"),
+    program: Program::Script {
+        file: "soak.luau",
+        workers: 1,
+    },
 };
+
+/// What is measured by workers (`workers.rs`), with one and with two.
+pub(crate) const WORKERS: [Peer; 2] = [workers("huki, 1 worker", 1), workers("huki, 2 workers", 2)];
+
+const fn workers(name: &'static str, workers: u32) -> Peer {
+    Peer {
+        name,
+        settings: "huki run --workers benches/luau/hello.luau, connections handed to the worker with the fewest",
+        http: true,
+        websocket: true,
+        room: true,
+        tls: true,
+        program: Program::Script {
+            file: "hello.luau",
+            workers,
+        },
+    }
+}
 
 impl Peer {
     fn is_script(&self) -> bool {
-        matches!(self.program, Program::Script(_))
+        matches!(self.program, Program::Script { .. })
     }
 
     /// Whether this peer can be asked for `kind`.
@@ -230,7 +254,7 @@ impl Peer {
     pub(crate) fn settings(&self) -> String {
         match self.program {
             Program::Found(tool) => format!("{}; {}", self.settings, tool.version()),
-            Program::Within(_) | Program::Script(_) => self.settings.to_owned(),
+            Program::Within(_) | Program::Script { .. } => self.settings.to_owned(),
         }
     }
 }
@@ -270,7 +294,7 @@ pub(crate) fn prepare(peers: &mut Vec<&'static Peer>, huki: Option<PathBuf>) -> 
                 false
             }
         },
-        Program::Within(_) | Program::Script(_) => true,
+        Program::Within(_) | Program::Script { .. } => true,
     });
     absent
 }

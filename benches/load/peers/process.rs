@@ -1,7 +1,7 @@
-//! Starts a peer as a child on one core, learns its port, and ends it.
+//! Starts a peer as a child on its cores, learns its port, and ends it.
 //!
 //! ```text
-//!  harness ── spawn ──▶ load launch CORE PARENT PROGRAM ARGS…      pins itself, asks to die with its parent
+//!  harness ── spawn ──▶ load launch CORES PARENT PROGRAM ARGS…     pins itself, asks to die with its parent
 //!                         │                                        prints "launched NANOSECONDS"
 //!                         └── exec ──▶ PROGRAM ARGS…               prints "listening PORT"
 //! ```
@@ -18,6 +18,7 @@
 use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -44,28 +45,31 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `peer` on `core`, for `mode`, and waits for its port.
     pub(crate) fn start(peer: &Peer, mode: Mode, core: usize) -> Result<Self, String> {
-        Self::start_with(peer, mode, core, Stdio::inherit())
+        Self::start_on(peer, mode, &[core])
+    }
+
+    /// The same, on any of these cores.
+    pub(crate) fn start_on(peer: &Peer, mode: Mode, cores: &[usize]) -> Result<Self, String> {
+        Self::start_with(peer, mode, cores, Stdio::inherit())
     }
 
     /// The same, for clients that misbehave: what it says about them is dropped.
     pub(crate) fn start_quietly(peer: &Peer, core: usize) -> Result<Self, String> {
-        Self::start_with(peer, Mode::Plain, core, Stdio::null())
+        Self::start_with(peer, Mode::Plain, &[core], Stdio::null())
     }
 
-    fn start_with(peer: &Peer, mode: Mode, core: usize, stderr: Stdio) -> Result<Self, String> {
+    fn start_with(peer: &Peer, mode: Mode, cores: &[usize], stderr: Stdio) -> Result<Self, String> {
         let harness = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
-        let mut command = Command::new(&harness);
-        command
-            .arg("launch")
-            .arg(core.to_string())
-            .arg(std::process::id().to_string());
+        let mut command = launched(&harness, cores);
         match peer.program {
             Program::Within(_) => command.arg(&harness).arg("serve").arg(peer.name),
-            Program::Script(script) => command
-                .arg(script::huki(&harness))
-                .arg("run")
-                .arg(script::path(script))
-                .arg("0"),
+            Program::Script { file, workers } => {
+                command.arg(script::huki(&harness)).arg("run");
+                if workers > 1 {
+                    command.args(["--workers", &workers.to_string()]);
+                }
+                command.arg(script::path(file)).arg("0")
+            }
             Program::Found(tool) => tool
                 .command(&mut command)?
                 .env("NODE_PATH", found::modules())
@@ -113,7 +117,7 @@ impl Drop for Process {
 }
 
 /// Kills and collects. A child that is gone already is what was wanted.
-fn end(child: &mut Child) {
+pub(crate) fn end(child: &mut Child) {
     if child.kill().is_ok() {
         let _ = child.wait();
     }
@@ -166,28 +170,45 @@ fn parse_announcement(text: &str) -> Option<Announcement> {
 
 /// Pins this thread (and what it becomes) to one core.
 pub(crate) fn pin(core: usize) -> Result<(), String> {
-    let mut cores = CpuSet::new();
-    cores.set(core);
-    sched_setaffinity(None, &cores).map_err(|error| format!("core {core}: {error}"))
+    pin_to(&[core])
 }
 
-/// `load launch CORE PARENT PROGRAM ARGS…`: never returns unless it fails.
+/// The same to several, on any of which it may run.
+pub(crate) fn pin_to(cores: &[usize]) -> Result<(), String> {
+    let mut set = CpuSet::new();
+    for core in cores {
+        set.set(*core);
+    }
+    sched_setaffinity(None, &set).map_err(|error| format!("cores {cores:?}: {error}"))
+}
+
+/// A command that becomes, on any of `cores`, the program that is appended to it.
+pub(crate) fn launched(harness: &Path, cores: &[usize]) -> Command {
+    let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
+    let mut command = Command::new(harness);
+    command
+        .arg("launch")
+        .arg(cores.join(","))
+        .arg(std::process::id().to_string());
+    command
+}
+
+/// `load launch CORES PARENT PROGRAM ARGS…`: never returns unless it fails.
 pub(crate) fn launch(arguments: &[OsString]) -> Result<(), String> {
-    let [core, parent, program, rest @ ..] = arguments else {
-        return Err("launch: expected CORE PARENT PROGRAM ARGS…".to_owned());
+    let [cores, parent, program, rest @ ..] = arguments else {
+        return Err("launch: expected CORES PARENT PROGRAM ARGS…".to_owned());
     };
-    let number = |text: &OsString| text.to_str().and_then(|text| text.parse::<usize>().ok());
-    let core = number(core).ok_or("launch: CORE is no number")?;
-    let parent = number(parent)
-        .and_then(|id| i32::try_from(id).ok())
-        .and_then(Pid::from_raw);
+    let cores: Result<Vec<usize>, _> = cores.to_string_lossy().split(',').map(str::parse).collect();
+    let cores = cores.map_err(|_| "launch: CORES are no numbers")?;
+    let parent = parent.to_str().and_then(|id| id.parse().ok());
+    let parent = parent.and_then(Pid::from_raw);
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| format!("launch: {error}"))?;
     // The harness may have died before the line above took effect.
     if getppid() != parent {
         return Err("launch: the harness is gone".to_owned());
     }
-    pin(core)?;
+    pin_to(&cores)?;
     println!("launched {}", clock::monotonic().as_nanos());
     let error = Command::new(program).args(rest).exec();
     Err(format!("{}: {error}", program.to_string_lossy()))

@@ -36,7 +36,7 @@ const FLOOD_BYTES: usize = 512 * 1024;
 const QUESTIONS: usize = 6;
 
 /// Bytes of the receive area: what a turn reads at most, but for the last read's overhang.
-const AREA_BYTES: usize = 256 * 1024;
+const AREA_BYTES: usize = 4 * (64 * 1024 + 256);
 
 /// Turns beyond those without a flood that an answer takes at most.
 const TURNS_MORE: usize = 1;

@@ -3,7 +3,7 @@
 //! Over sockets in the file system, whose buffers are small and do not grow.
 
 use hukilau_core::Reactor;
-use hukilau_core::conn::{Backpressure, Overflow, Publication, WsSettings};
+use hukilau_core::conn::{Backpressure, Overflow, Pressure, Publication, WsSettings};
 use hukilau_core::limits::Limits;
 use hukilau_core::reactor::conns::ConnKey;
 use hukilau_core::reactor::inbox::{Inbox, What};
@@ -164,6 +164,120 @@ fn a_drain_tells_a_few_at_once_and_the_others_later() {
         reactor.turn(&mut inbox, None).expect("the poll works");
     }
     assert!(reactor.now() - began >= Duration::from_secs(1), "too early");
+    drop(reactor);
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+}
+
+/// Frames of a server as they follow one another, each of one byte repeated: that byte, and how many.
+fn runs_of(mut bytes: &[u8]) -> Vec<(u8, usize)> {
+    let mut runs = Vec::new();
+    while let [first, len, rest @ ..] = bytes {
+        assert_eq!(*first, 0x82, "a whole binary message in one frame");
+        let (len, rest) = match len {
+            126 => (
+                usize::from(u16::from_be_bytes([rest[0], rest[1]])),
+                &rest[2..],
+            ),
+            127 => {
+                let len = rest.first_chunk().copied().expect("a length of 64 bits");
+                let len = usize::try_from(u64::from_be_bytes(len)).expect("as was sent");
+                (len, &rest[8..])
+            }
+            short => (usize::from(*short), rest),
+        };
+        let (payload, after) = rest.split_at(len);
+        assert!(payload.iter().all(|byte| *byte == payload[0]), "torn");
+        runs.push((payload[0], len));
+        bytes = after;
+    }
+    runs
+}
+
+#[test]
+fn a_long_message_that_the_socket_has_room_for_does_not_wait_for_the_turn() {
+    let (folder, path, mut reactor, mut inbox) = listen("at-once");
+    let settings = Rc::new(WsSettings::new(Role::Server, &Limits::default()));
+    let (key, mut client) = open(&mut reactor, &mut inbox, &path, &settings);
+    let sent = reactor.send(key, MessageKind::Binary, &[0; 40_000]);
+    assert_eq!(
+        (sent, reactor.waiting_bytes(key)),
+        (Ok(Pressure::Low), Some(0))
+    );
+    let mut frame = vec![0; 4 + 40_000];
+    client.read_exact(&mut frame).expect("no turn was needed");
+    assert_eq!(runs_of(&frame), [(0, 40_000)]);
+    drop(reactor);
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+}
+
+/// Lengths of messages around the one from which on they do not wait, and around buffers' and sockets'.
+const LENGTHS: [usize; 10] = [
+    1, 40_000, 200, 33_000, 32_767, 250_000, 32_768, 5, 16_000, 70_000,
+];
+
+#[test]
+fn long_messages_leave_in_order_and_count_as_short_ones_do() {
+    let (folder, path, mut reactor, mut inbox) = listen("long");
+    let limits = Limits::default();
+    let settings = Rc::new(WsSettings {
+        backpressure: Backpressure {
+            limit_bytes: 4 * 1024 * 1024,
+            overflow: Overflow::Drop,
+        },
+        ..WsSettings::new(Role::Server, &limits)
+    });
+    let (key, mut client) = open(&mut reactor, &mut inbox, &path, &settings);
+    client.set_nonblocking(true).expect("a socket can");
+    let (mut got, mut area) = (Vec::new(), vec![0; 60_000]);
+    let mut turn = |reactor: &mut Reactor| {
+        let now = reactor.now();
+        reactor.turn(&mut inbox, Some(now)).expect("the poll works");
+    };
+    let (mut sent, mut dropped) = (Vec::new(), 0);
+    for number in 1..=250_u8 {
+        let len = LENGTHS[usize::from(number) % LENGTHS.len()];
+        let pressure = reactor.send(key, MessageKind::Binary, &vec![number; len]);
+        if pressure == Ok(Pressure::Dropped) {
+            dropped += 1;
+        } else {
+            let waits = reactor.waiting_bytes(key).expect("it is open");
+            let is_high = waits > limits.out_bytes_high as usize;
+            let wanted = if is_high {
+                Pressure::High
+            } else {
+                Pressure::Low
+            };
+            assert_eq!(pressure, Ok(wanted), "{waits} wait");
+            sent.push((number, len));
+        }
+        if number % 4 == 0 {
+            turn(&mut reactor);
+        }
+        // A peer that falls behind.
+        if number % 5 == 0
+            && let Ok(count) = client.read(&mut area)
+        {
+            got.extend_from_slice(&area[..count]);
+        }
+    }
+    while reactor.waiting_bytes(key) != Some(0) {
+        turn(&mut reactor);
+        while let Ok(count) = client.read(&mut area) {
+            got.extend_from_slice(&area[..count]);
+        }
+    }
+    while let Ok(count) = client.read(&mut area) {
+        got.extend_from_slice(&area[..count]);
+    }
+    assert_eq!(runs_of(&got), sent);
+    assert!(dropped > 0, "the peer was never behind");
+    let figures = reactor.figures();
+    let counted = (
+        figures.messages_sent.value(),
+        figures.messages_dropped.value(),
+    );
+    assert_eq!(counted, (sent.len() as u64, dropped));
+    assert_eq!(reactor.buffers_taken(), 0);
     drop(reactor);
     std::fs::remove_dir_all(&folder).expect("it is ours");
 }

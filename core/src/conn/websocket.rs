@@ -286,6 +286,33 @@ impl WsConn {
         Ok(())
     }
 
+    /// Queues the header of a message's frame, for the caller to send `payload` behind it from where
+    /// it lies. `false`, and nothing is queued, where payload does not go out as it is: masked by a
+    /// client, or compressed.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_header(
+        &mut self,
+        kind: MessageKind,
+        payload: &[u8],
+        out: &mut SendBuffer,
+    ) -> Result<bool, Misuse> {
+        let is_changed = |rare: &Rare| rare.mask_keys.is_some() || rare.deflate.is_some();
+        if self.rare.as_deref().is_some_and(is_changed) {
+            return Ok(false);
+        }
+        self.check_may_send()?;
+        if kind == MessageKind::Text && !is_utf8(payload) {
+            return Err(Misuse::NotUtf8);
+        }
+        let mut header = [0; HEADER_BYTES_MAX];
+        let payload_len = payload.len() as u64;
+        let len = encode_header(&mut header, kind.into(), true, false, payload_len, None);
+        out.append(&header[..len]);
+        Ok(true)
+    }
+
     /// Queues a ping; the answer comes as `Event::Pong`. No deadline waits for it: those are for
     /// the pings that the driver sends by itself. RFC 6455 §5.5.2.
     ///

@@ -16,7 +16,7 @@
 //! Invariants
 //! - `Closed` is delivered once, for connections that delivered anything before, and last.
 //!
-//! Not here: input (`input.rs`); whose turn it is (`receive.rs`), timers (`mod.rs`); when senders stop and go on
+//! Not here: input (`input.rs`), output (`flush.rs`); whose turn it is (`receive.rs`), timers (`mod.rs`); when senders stop and go on
 //! (`pressure.rs`); how its driver changes (`switch.rs`); what is peculiar to streams (`stream.rs`).
 
 use super::ListenerKey;
@@ -29,7 +29,7 @@ use crate::buffer::SendBuffer;
 use crate::conn::client::Ending;
 use crate::conn::{Appetite, Deadline, Driver};
 use crate::limits::Limits;
-use crate::transport::{KeptPeer, Net, Peer, Transport, WriteOutcome};
+use crate::transport::{KeptPeer, Net, Peer, Transport};
 use crate::ws::close_code;
 use std::io;
 use std::rc::Rc;
@@ -63,7 +63,7 @@ pub(super) struct Connection<S> {
     /// A read may succeed: said by an event, unsaid by a read.
     pub(super) readable: bool,
     /// A write may succeed, likewise.
-    writable: bool,
+    pub(super) writable: bool,
     /// The peer closed or failed; short reads prove nothing any more.
     pub(super) hung_up: bool,
     /// The peer has sent its last byte; whether the driver knows is the other flag.
@@ -204,7 +204,7 @@ impl<S> Connection<S> {
     }
 
     /// Whether how it failed is worth telling, and what the peer said before worth reading.
-    fn is_heard_out(&self) -> bool {
+    pub(super) fn is_heard_out(&self) -> bool {
         matches!(self.driver, Driver::Client(_) | Driver::Stream(_))
     }
 
@@ -279,50 +279,6 @@ impl<S> Connection<S> {
             Phase::Finishing if !has_unsent => self.part(key, cx),
             Phase::Lingering if self.eof => Fate::Ends { abort: false },
             Phase::Open | Phase::Finishing | Phase::Lingering => Fate::Stays,
-        }
-    }
-
-    pub(super) fn flush<N: Net<Socket = S>>(
-        &mut self,
-        net: &mut N,
-        now: Instant,
-        figures: &Figures,
-    ) {
-        let has_unsent = !self.out.is_empty() || self.transport.has_unsent();
-        if !has_unsent || !self.writable || self.cut {
-            return;
-        }
-        let is_handshaking = self.transport.is_handshaking();
-        let waited = self.out.len();
-        let outcome = self.transport.write(net, &mut self.out);
-        figures.bytes_sent.add(waited - self.out.len());
-        match outcome {
-            // The deadline is the handshake's.
-            WriteOutcome::Flushed | WriteOutcome::Handshaking if is_handshaking => {}
-            WriteOutcome::Blocked { .. } if is_handshaking => self.writable = false,
-            WriteOutcome::Flushed | WriteOutcome::Handshaking => {
-                self.own_deadline = None;
-                if let Driver::Client(client) = &mut self.driver {
-                    client.note_sent(now);
-                }
-            }
-            WriteOutcome::Blocked { progressed } => {
-                self.writable = false;
-                // How long the peer of a stream may leave us waiting is for the application to say.
-                let is_patient = self.phase == Phase::Open && self.is_stream();
-                if (progressed || self.own_deadline.is_none()) && !is_patient {
-                    self.own_deadline = now.checked_add(self.limits.write_timeout);
-                }
-            }
-            WriteOutcome::Failed(error) if self.is_heard_out() && self.phase == Phase::Open => {
-                // A server may respond, with 413 say, and leave: that is here to be read.
-                self.cause.get_or_insert(Cause::Io(error));
-                self.out.clear();
-                self.own_deadline = now.checked_add(self.limits.write_timeout);
-                (self.unwritable, self.writable) = (true, false);
-                (self.readable, self.hung_up) = (true, true);
-            }
-            WriteOutcome::Failed(error) => self.fail(error),
         }
     }
 

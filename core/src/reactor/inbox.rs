@@ -23,8 +23,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Bytes of the receive area: what one turn reads at most.
-const AREA_BYTES: usize = 256 * 1024;
+/// Bytes of the receive area: what one turn reads at most. Four segments of the default length, so
+/// that the fourth message of 64 KiB in a turn comes in one piece, too.
+const AREA_BYTES: usize = 4 * (64 * 1024 + 256);
 
 /// What one turn delivered. Owned by the caller, like `mio::Events`; reused turn after turn.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// An empty inbox with its area of 256 KiB.
+    /// An empty inbox with its area of 257 KiB.
     pub fn new() -> Self {
         Self {
             area: vec![0; AREA_BYTES].into_boxed_slice(),

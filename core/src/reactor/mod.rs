@@ -7,7 +7,8 @@
 //! - `receive.rs`  who is read in a turn
 //! - `input.rs`    one connection: reading
 //! - `spill.rs`    input that waits
-//! - `drive.rs`    one connection: flushing, ending
+//! - `drive.rs`    one connection: settling, ending
+//! - `flush.rs`    what leaves it, and how
 //! - `ops.rs`      what the application asks for
 //! - `dial.rs`     a connection before it is one: names, addresses, the race
 //! - `outbound.rs` connections that we open, and what is asked on them
@@ -44,6 +45,7 @@ mod dial;
 mod drain;
 mod drive;
 pub mod figures;
+mod flush;
 mod handover;
 pub mod inbox;
 mod input;

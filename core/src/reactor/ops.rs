@@ -12,6 +12,7 @@
 
 use super::conns::ConnKey;
 use super::drive::{Connection, Phase};
+use super::flush::LONG_BYTES_MIN;
 use super::handover::Source;
 use super::inbox::Cause;
 use super::publish::Room;
@@ -276,7 +277,9 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// Queues one whole WebSocket message for `conn`; it leaves at the next turn. RFC 6455 §5.6.
+    /// Sends one whole WebSocket message to `conn`. It leaves at the next turn with what else is sent
+    /// in this one, or at once, behind that, if it is so long that a copy of it costs more than a
+    /// write. RFC 6455 §5.6.
     ///
     /// Returns [`Pressure::High`] when more than `Limits::out_bytes_high` bytes now wait: stop
     /// until `What::Writable`.
@@ -306,6 +309,9 @@ impl<N: Net> Reactor<N> {
                 return Err(Misuse::Gone);
             }
             // What has no key has nothing to be replaced by.
+            Room::Enough | Room::None(Overflow::Latest) if payload.len() >= LONG_BYTES_MIN => {
+                self.send_long(conn, kind, payload)?
+            }
             Room::Enough | Room::None(Overflow::Latest) => {
                 websocket(&mut connection.driver)?.send(kind, payload, &mut connection.out)?;
                 connection.pressure(None)
@@ -476,7 +482,7 @@ impl<N: Net> Reactor<N> {
     }
 }
 
-fn websocket(driver: &mut Driver) -> Result<&mut WsConn, Misuse> {
+pub(super) fn websocket(driver: &mut Driver) -> Result<&mut WsConn, Misuse> {
     match driver {
         Driver::WebSocket(websocket) => Ok(websocket),
         Driver::Server(_) | Driver::Client(_) | Driver::Stream(_) => Err(Misuse::NotAWebSocket),

@@ -442,12 +442,27 @@ impl<S> Transport<S> {
     /// full.
     pub fn write<N: Net<Socket = S>>(&mut self, net: &mut N, out: &mut SendBuffer) -> WriteOutcome {
         match self {
-            Self::Plain(socket) => write_socket(net, socket, out),
+            Self::Plain(socket) => write_socket(net, socket, out, &[]),
             #[cfg(feature = "tls")]
             Self::Tls(stream) => stream.write(net, out),
             Self::Preceded(_) if out.is_empty() => WriteOutcome::Flushed,
             Self::Preceded(_) => WriteOutcome::Handshaking,
         }
+    }
+
+    /// Writes what waits in `out`, then `last` from where it lies: only what the socket does not take
+    /// of that is copied into `out`. Where bytes do not go out as they are, all of it is, and waits.
+    pub fn write_through<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        out: &mut SendBuffer,
+        last: &[u8],
+    ) -> WriteOutcome {
+        if let Self::Plain(socket) = self {
+            return write_socket(net, socket, out, last);
+        }
+        out.append(last);
+        self.write(net, out)
     }
 
     /// Whether something waits to be written besides what the caller holds.
@@ -537,12 +552,19 @@ fn read_socket<N: Net>(net: &mut N, socket: &mut N::Socket, into: &mut [u8]) -> 
     }
 }
 
-fn write_socket<N: Net>(net: &mut N, socket: &mut N::Socket, out: &mut SendBuffer) -> WriteOutcome {
+/// Writes `out`, then `last`; what the socket does not take of `last` waits in `out`, too.
+fn write_socket<N: Net>(
+    net: &mut N,
+    socket: &mut N::Socket,
+    out: &mut SendBuffer,
+    mut last: &[u8],
+) -> WriteOutcome {
     let mut progressed = false;
-    while !out.is_empty() {
+    while !out.is_empty() || !last.is_empty() {
         let mut gathered = [IoSlice::new(&[]); CHUNKS_PER_WRITE];
         let mut used = 0;
-        for (slot, chunk) in gathered.iter_mut().zip(out.chunks()) {
+        let behind = (!last.is_empty()).then_some(last);
+        for (slot, chunk) in gathered.iter_mut().zip(out.chunks().chain(behind)) {
             *slot = IoSlice::new(chunk);
             used += 1;
         }
@@ -551,11 +573,18 @@ fn write_socket<N: Net>(net: &mut N, socket: &mut N::Socket, out: &mut SendBuffe
             Ok(0) => return WriteOutcome::Failed(ErrorKind::WriteZero.into()),
             Ok(count) => {
                 progressed = true;
-                out.consume(count);
+                let queued = count.min(out.len());
+                out.consume(queued);
+                last = last.get(count - queued..).unwrap_or_default();
             }
             Err(error) => match error.kind() {
                 ErrorKind::Interrupted => {}
-                ErrorKind::WouldBlock => return WriteOutcome::Blocked { progressed },
+                ErrorKind::WouldBlock => {
+                    if !last.is_empty() {
+                        out.append(last);
+                    }
+                    return WriteOutcome::Blocked { progressed };
+                }
                 _ => return WriteOutcome::Failed(error),
             },
         }

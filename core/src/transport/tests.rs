@@ -183,3 +183,52 @@ fn a_socket_that_takes_nothing_is_broken() {
     let failed = scripted([Ok(0)]).write(&mut Scripted, &mut out);
     assert!(matches!(failed, WriteOutcome::Failed(error) if error.kind() == ErrorKind::WriteZero));
 }
+
+#[test]
+fn what_is_written_through_leaves_behind_what_waits_wherever_the_socket_stops() {
+    use ErrorKind::{Interrupted, WouldBlock};
+    let pool = BufferPool::default();
+    let shared: std::sync::Arc<[u8]> = vec![b's'; 300].into();
+    let last: Vec<u8> = (0..700_u32).map(|at| at.to_le_bytes()[0]).collect();
+    let whole = [&b"head"[..], &shared, b"tail", &last].concat();
+    for first in 1..whole.len() {
+        for second in [0, 1, 5, 333] {
+            let mut out = SendBuffer::new(&pool);
+            out.append(b"head");
+            out.append_shared(&shared);
+            out.append(b"tail");
+            let second = second.min(whole.len() - first);
+            let blocks = [Ok(first), Err(Interrupted), Ok(second), Err(WouldBlock)];
+            let answers = blocks.into_iter().filter(|answer| *answer != Ok(0));
+            let mut transport = scripted([]);
+            transport.socket_mut().answers.extend(answers);
+            let outcome = transport.write_through(&mut Scripted, &mut out, &last);
+            let left = whole.len() - first - second;
+            assert_eq!(out.len(), left);
+            let is_flushed = matches!(outcome, WriteOutcome::Flushed);
+            assert_eq!(is_flushed, left == 0);
+            if left > 0 {
+                transport.socket_mut().answers = [Ok(left)].into();
+                let outcome = transport.write(&mut Scripted, &mut out);
+                assert!(matches!(outcome, WriteOutcome::Flushed));
+            }
+            assert!(transport.socket().written == whole, "{first} {second}");
+            assert_eq!(pool.taken(), 0, "an empty send buffer owns nothing");
+        }
+    }
+}
+
+#[test]
+fn what_is_written_through_waits_for_its_turn_behind_more_chunks_than_one_write_takes() {
+    let pool = BufferPool::default();
+    let mut out = SendBuffer::new(&pool);
+    let shared: std::sync::Arc<[u8]> = vec![b's'; 300].into();
+    for _ in 0..20 {
+        out.append_shared(&shared);
+    }
+    let mut transport = scripted([Ok(16 * 300), Ok(4 * 300 + 5)]);
+    let outcome = transport.write_through(&mut Scripted, &mut out, b"after");
+    assert!(matches!(outcome, WriteOutcome::Flushed));
+    assert_eq!(transport.socket().slices_per_call, [16, 5]);
+    assert!(transport.socket().written.ends_with(b"sssafter"));
+}

@@ -257,7 +257,7 @@ impl<S> TlsStream<S> {
         out: &mut SendBuffer,
     ) -> WriteOutcome {
         if self.is_plain {
-            return write_socket(net, &mut self.socket, out);
+            return write_socket(net, &mut self.socket, out, &[]);
         }
         let mut progressed = false;
         loop {

@@ -50,7 +50,8 @@ impl Tool {
         }
     }
 
-    fn script(self) -> PathBuf {
+    /// What it is measured with.
+    pub(super) fn script(self) -> PathBuf {
         let name = match self {
             Self::Bun => "bun.js",
             Self::Node => "node.cjs",

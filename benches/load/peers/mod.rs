@@ -93,6 +93,8 @@ enum Program {
     Within(fn(&Setup) -> io::Result<()>),
     /// `huki run` of a script in `benches/luau`, in so many workers.
     Script { file: &'static str, workers: u32 },
+    /// `huki run` of the very script that this program is measured with.
+    SameScript(Tool),
     /// A program that is found on this machine, or is not.
     Found(Tool),
 }
@@ -201,6 +203,15 @@ pub(crate) const PEERS: &[Peer] = &[
         tls: false,
         program: Program::Found(Tool::Lune),
     },
+    Peer {
+        name: "huki-lune",
+        settings: "hukilau with the script of lune, which keeps no coroutines here",
+        http: true,
+        websocket: true,
+        room: true,
+        tls: false,
+        program: Program::SameScript(Tool::Lune),
+    },
 ];
 
 /// What a soak is of (`soak/`): another script, and no part of any table.
@@ -237,7 +248,10 @@ const fn workers(name: &'static str, workers: u32) -> Peer {
 
 impl Peer {
     fn is_script(&self) -> bool {
-        matches!(self.program, Program::Script { .. })
+        matches!(
+            self.program,
+            Program::Script { .. } | Program::SameScript(_)
+        )
     }
 
     /// Whether this peer can be asked for `kind`.
@@ -254,7 +268,7 @@ impl Peer {
     pub(crate) fn settings(&self) -> String {
         match self.program {
             Program::Found(tool) => format!("{}; {}", self.settings, tool.version()),
-            Program::Within(_) | Program::Script { .. } => self.settings.to_owned(),
+            _ => self.settings.to_owned(),
         }
     }
 }
@@ -294,7 +308,7 @@ pub(crate) fn prepare(peers: &mut Vec<&'static Peer>, huki: Option<PathBuf>) -> 
                 false
             }
         },
-        Program::Within(_) | Program::Script { .. } => true,
+        _ => true,
     });
     absent
 }

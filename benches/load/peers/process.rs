@@ -70,6 +70,12 @@ impl Process {
                 }
                 command.arg(script::path(file)).arg("0")
             }
+            Program::SameScript(tool) => command
+                .arg(script::huki(&harness))
+                .arg("run")
+                .arg(tool.script())
+                .arg("0")
+                .env("KEEPS", "no"),
             Program::Found(tool) => tool
                 .command(&mut command)?
                 .env("NODE_PATH", found::modules())

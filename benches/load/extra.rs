@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::workers;
+use crate::{rooms, timers, workers};
 
 /// A table of words.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -70,7 +70,12 @@ pub(crate) struct Extra {
 }
 
 /// All of them, in the order in which they run.
-pub(crate) const EXTRAS: &[Extra] = &[workers::REQUESTS, workers::PUBLICATIONS];
+pub(crate) const EXTRAS: &[Extra] = &[
+    workers::REQUESTS,
+    workers::PUBLICATIONS,
+    rooms::SLOW_READERS,
+    timers::TIMERS,
+];
 
 /// What encloses the table of that name in the README.
 fn marks(name: &str) -> (String, String) {

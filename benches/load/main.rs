@@ -62,6 +62,8 @@ mod soak;
 #[cfg(target_os = "linux")]
 mod spread;
 #[cfg(target_os = "linux")]
+mod timers;
+#[cfg(target_os = "linux")]
 mod workers;
 #[cfg(target_os = "linux")]
 mod workload;

@@ -191,6 +191,67 @@ fn a_listener_of_the_host_shares_the_reactor_with_scripts() {
     assert_eq!(client.join().expect("no panic").1, "from Rust");
 }
 
+/// A timer of the script that a request sets, while thousands of others wait that are many turns' work.
+#[test]
+fn a_timer_fires_in_the_turn_that_finds_it_due_however_many_requests_wait() {
+    const CLIENTS: usize = 8;
+    const REQUESTS: usize = 2_000;
+    let mut runtime = runtime();
+    let noted = Rc::new(RefCell::new(Vec::new()));
+    let notes = Rc::clone(&noted);
+    let note = runtime.lua().create_function(move |_, text: String| {
+        notes.borrow_mut().push(text);
+        Ok(())
+    });
+    let module = runtime.lua().create_table().expect("memory");
+    module
+        .raw_set("note", note.expect("memory"))
+        .expect("a table");
+    runtime.add_module("@app/host", module).expect("a name");
+    let source = r#"local host, net, task = require("@app/host"), require("@huki/net"), require("@huki/task")
+        local server = net.serve({
+            port = 0,
+            address = "127.0.0.1",
+            request = function(request)
+                host.note(request.path)
+                if request.path == "/set" then
+                    task.delay(0, function() host.note("fired") end)
+                end
+                return ""
+            end,
+        })
+        host.note(tostring(server.port))"#;
+    runtime
+        .start_source("=app", source.as_bytes())
+        .expect("it compiles");
+    while noted.borrow().is_empty() {
+        runtime.turn(Some(Duration::ZERO)).expect("no script fails");
+    }
+    let port: u16 = noted.take()[0].parse().expect("a port");
+    let clients: Vec<TcpStream> = (0..CLIENTS)
+        .map(|number| {
+            let mut client = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+            let mut bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(REQUESTS);
+            if number == 0 {
+                bytes.splice(..0, *b"GET /set HTTP/1.1\r\nHost: a\r\n\r\n");
+            }
+            client.write_all(&bytes).expect("the buffers take it");
+            client
+        })
+        .collect();
+    let has = |text: &str| noted.borrow().iter().any(|note| note == text);
+    while !has("/set") {
+        runtime.turn(None).expect("no script fails");
+    }
+    if !has("fired") {
+        runtime.turn(Some(Duration::ZERO)).expect("no script fails");
+    }
+    assert!(has("fired"), "it was due when this turn began");
+    let served = noted.borrow().len();
+    assert!(served < CLIENTS * REQUESTS / 2, "{served} in two turns");
+    drop(clients);
+}
+
 #[test]
 fn a_call_that_blocks_inside_a_sort_raises_where_only_the_host_could_deliver() {
     let mut runtime = runtime();

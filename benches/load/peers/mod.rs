@@ -228,6 +228,20 @@ pub(crate) const SOAKED: Peer = Peer {
     },
 };
 
+/// What notes how late its timers are (`timers.rs`).
+pub(crate) const TIMED: Peer = Peer {
+    name: "huki",
+    settings: "huki run benches/luau/timers.luau, default limits and timeouts",
+    http: true,
+    websocket: false,
+    room: false,
+    tls: false,
+    program: Program::Script {
+        file: "timers.luau",
+        workers: 1,
+    },
+};
+
 /// What is measured by workers (`workers.rs`), with one and with two.
 pub(crate) const WORKERS: [Peer; 2] = [workers("huki, 1 worker", 1), workers("huki, 2 workers", 2)];
 

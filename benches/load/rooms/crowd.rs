@@ -37,6 +37,15 @@ pub(super) struct Heard {
     pub(super) latencies: Histogram,
 }
 
+impl Heard {
+    fn none() -> Self {
+        Self {
+            deliveries: 0,
+            latencies: Histogram::new(),
+        }
+    }
+}
+
 /// All sockets.
 pub(super) struct Crowd {
     epoll: OwnedFd,
@@ -66,10 +75,7 @@ impl Crowd {
             area: vec![0; AREA_BYTES],
             members: Vec::new(),
             room: room as usize,
-            heard: Heard {
-                deliveries: 0,
-                latencies: Histogram::new(),
-            },
+            heard: Heard::none(),
         };
         for number in 0..sockets {
             let member =
@@ -105,10 +111,9 @@ impl Crowd {
         }
     }
 
-    /// Counts from now on.
-    pub(super) fn forget(&mut self) {
-        self.heard.deliveries = 0;
-        self.heard.latencies = Histogram::new();
+    /// What was heard since the last time.
+    pub(super) fn take(&mut self) -> Heard {
+        std::mem::replace(&mut self.heard, Heard::none())
     }
 
     /// Hears on until each socket has heard all that any in its room has, and tells what was heard before.
@@ -120,10 +125,7 @@ impl Crowd {
         if wanted.contains(&None) {
             return Err("a room was never told anything".to_owned());
         }
-        let heard = Heard {
-            deliveries: self.heard.deliveries,
-            latencies: self.heard.latencies.clone(),
-        };
+        let heard = self.take();
         let give_up = clock::monotonic() + STALL;
         loop {
             let is_behind =
@@ -264,6 +266,18 @@ fn snapshot(payload: &[u8]) -> Option<(u32, Duration)> {
 fn open(port: u16, room: u32) -> Result<Member, String> {
     let failed = |error: std::io::Error| error.to_string();
     let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(failed)?;
+    let rest = shake_hands(&mut socket, room)?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    Ok(Member {
+        socket,
+        tick: None,
+        rest,
+    })
+}
+
+/// Makes a connection a WebSocket in that room. Snapshots may be right behind the handshake: what was read of them.
+pub(super) fn shake_hands(socket: &mut TcpStream, room: u32) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| error.to_string();
     socket.set_nodelay(true).map_err(failed)?;
     socket.set_read_timeout(Some(STALL)).map_err(failed)?;
     let request = format!(
@@ -286,13 +300,7 @@ fn open(port: u16, room: u32) -> Result<Member, String> {
         return Err(format!("the answer is not 101: {}", bytes.escape_ascii()));
     }
     bytes.drain(..end);
-    socket.set_nonblocking(true).map_err(failed)?;
-    Ok(Member {
-        socket,
-        tick: None,
-        // Snapshots may be right behind the handshake; the next read takes them along.
-        rest: bytes,
-    })
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -10,18 +10,21 @@
 //!   end every socket has heard all that any other in its room has.
 //! - A peer never outlives the harness.
 //!
-//! Not here: the sockets (`crowd.rs`), broadcasts beside other servers (`workload.rs`).
+//! Not here: the sockets (`crowd.rs`), those that never read (`slow.rs`), broadcasts beside other servers (`workload.rs`).
 
 mod crowd;
+mod slow;
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, ExitCode, Stdio};
+pub(crate) use slow::SLOW_READERS;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 
 use self::crowd::{Crowd, Heard};
 use crate::client::latency::POINTS;
 use crate::measure::{clock, cpu, machine, memory};
-use crate::peers::script;
+use crate::peers::{process, script};
 
 const USAGE: &str =
     "usage: load rooms [--sockets N] [--members N] [--hz N] [--seconds N] [--workers N]";
@@ -39,6 +42,8 @@ struct Load {
     hz: u32,
     seconds: u32,
     workers: u32,
+    /// What is done when so many bytes wait for a socket, if not what is done by itself.
+    backlog: Option<(&'static str, u32)>,
 }
 
 impl Load {
@@ -49,6 +54,7 @@ impl Load {
             hz: 20,
             seconds: 120,
             workers: 1,
+            backlog: None,
         };
         while let Some(option) = arguments.next() {
             let slot = match option.as_str() {
@@ -82,29 +88,31 @@ struct Server {
 }
 
 impl Server {
-    fn start(load: Load) -> Result<Self, String> {
+    /// Starts it on these cores.
+    fn start(load: Load, cores: &[usize]) -> Result<Self, String> {
         let harness = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
-        let mut child = Command::new(script::huki(&harness))
+        let mut command = process::launched(&harness, cores);
+        command
+            .arg(script::huki(&harness))
             .args(["run", "--workers", &load.workers.to_string()])
             .arg(script::path("rooms.luau"))
             .arg("0")
-            .args([load.rooms(), load.members, load.hz].map(|number| number.to_string()))
+            .args([load.rooms(), load.members, load.hz].map(|number| number.to_string()));
+        if let Some((policy, bytes)) = load.backlog {
+            command.args([policy, &bytes.to_string()]);
+        }
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| format!("huki does not start: {error}"))?;
-        let mut line = String::new();
-        let told = child
-            .stdout
-            .take()
-            .map(|stdout| BufReader::new(stdout).read_line(&mut line));
-        let port = match told {
-            Some(Ok(_)) => line
-                .trim()
-                .strip_prefix("listening ")
-                .and_then(|port| port.parse().ok()),
-            _ => None,
-        };
+        let stdout = child.stdout.take().map(BufReader::new);
+        let lines = stdout.into_iter().flat_map(BufRead::lines);
+        // Before it, that it was launched.
+        let line = lines.map_while(Result::ok).nth(1).unwrap_or_default();
+        let port = line
+            .strip_prefix("listening ")
+            .and_then(|port| port.trim().parse().ok());
         let server = Self {
             child,
             port: port.unwrap_or_default(),
@@ -129,13 +137,13 @@ pub(crate) fn main(arguments: impl Iterator<Item = String>) -> Result<ExitCode, 
     let load = Load::parse(arguments)?;
     machine::raise_file_limit()?;
     script::build()?;
-    let server = Server::start(load)?;
+    let server = Server::start(load, &machine::cores()?)?;
     let id = server.child.id();
     let empty = memory::resident_bytes(id)?;
     let mut crowd = Crowd::join(server.port, load.sockets, load.members)?;
     crowd.begin()?;
     crowd.listen(WARM_UP)?;
-    crowd.forget();
+    crowd.take();
 
     let (cpu, began) = (cpu::cpu_time(id)?, clock::monotonic());
     crowd.listen(Duration::from_secs(u64::from(load.seconds)))?;

@@ -40,6 +40,21 @@ const ASK: &str =
 /// # Errors
 /// Without memory for a VM. What is wrong with the script is no error but a problem.
 pub fn check(path: &str, known: &[&str]) -> Result<Checked, crate::Error> {
+    match require::read_source(path) {
+        Ok(source) => check_source(&require::chunk_name(path), source, known),
+        Err(problem) => Ok(Checked {
+            problems: vec![problem],
+            ..Checked::default()
+        }),
+    }
+}
+
+/// As [`check`], of a source that is at hand. What it requires is looked for beside the file that `chunk` names, or in the
+/// working directory for [`STDIN_CHUNK`](crate::STDIN_CHUNK).
+///
+/// # Errors
+/// As [`check`].
+pub fn check_source(chunk: &str, source: Vec<u8>, known: &[&str]) -> Result<Checked, crate::Error> {
     let lua = mlua::Lua::new();
     let found = Rc::new(RefCell::new(VecDeque::new()));
     let requirer = Requirer::checking(Rc::clone(&found));
@@ -52,23 +67,18 @@ pub fn check(path: &str, known: &[&str]) -> Result<Checked, crate::Error> {
         lua.register_module(name, true)?;
     }
     let mut checked = Checked::default();
-    let source = match require::read_source(path) {
-        Ok(source) => source,
-        Err(problem) => {
-            checked.problems.push(problem);
-            return Ok(checked);
-        }
-    };
-    let name = require::chunk_name(path);
+    let name = chunk.to_owned();
     if let Err(problem) = require::compile(&lua, &source, &name, None) {
         checked.problems.push(problem);
     }
-    checked.files.push(PathBuf::from(path));
+    checked
+        .files
+        .push(PathBuf::from(require::shown_name(chunk)));
     let mut seen = HashSet::from([name.clone()]);
     let mut queue = VecDeque::from([(name, source)]);
     while let Some((name, source)) = queue.pop_front() {
         let ask = lua.load(ASK).set_name(name.as_str()).into_function()?;
-        for (line, required) in requires(&source) {
+        for (line, required) in requires(&require::readable(&source)) {
             let (is_found, message): (bool, String) = ask.call(required.as_str())?;
             if !is_found {
                 // What stands in another file says so itself.

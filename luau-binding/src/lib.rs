@@ -37,7 +37,7 @@ mod surface;
 mod value;
 mod vm;
 
-pub use check::{Checked, check};
+pub use check::{Checked, check, check_source};
 pub use crew::{Crew, Seat};
 pub use embed::Waiter;
 pub use error::Error;

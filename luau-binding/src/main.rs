@@ -18,15 +18,15 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let done = match args::parse(lexopt::Parser::from_env()) {
         Ok(Command::Help) => {
-            print!("{HELP}");
+            command::say(HELP.trim_end());
             return ExitCode::SUCCESS;
         }
         Ok(Command::Version) => {
-            println!(
+            command::say(format_args!(
                 "huki {} (Luau {})",
                 env!("CARGO_PKG_VERSION"),
                 hukilau::luau_version()
-            );
+            ));
             return ExitCode::SUCCESS;
         }
         Ok(Command::Run(run)) if run.is_watched => command::watch::watch(&run),
@@ -38,14 +38,14 @@ fn main() -> ExitCode {
         Ok(Command::Setup { folder }) => command::setup::setup(&folder),
         Ok(Command::Repl { options }) => command::repl::repl(&options),
         Err(error) => {
-            eprintln!("huki: {error}\nTry `huki --help`.");
+            command::tell(format_args!("huki: {error}\nTry `huki --help`."));
             return ExitCode::from(2);
         }
     };
     match done {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("{error}");
+            command::tell(&error);
             ExitCode::FAILURE
         }
     }

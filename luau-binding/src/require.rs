@@ -17,6 +17,7 @@ use crate::error::system_text;
 use crate::runtime::Worker;
 use crate::surface;
 use mlua::luau::{FsRequirer, NavigateError, Require};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -113,9 +114,10 @@ pub(crate) fn compile(
     name: &str,
     environment: Option<mlua::Table>,
 ) -> Result<mlua::Function, String> {
-    check_source(source).map_err(|what| format!("{}{what}", shown_name(name)))?;
+    let source = readable(source);
+    check_source(&source).map_err(|what| format!("{}{what}", shown_name(name)))?;
     let chunk = lua
-        .load(source)
+        .load(&*source)
         .set_mode(mlua::chunk::ChunkMode::Text)
         .set_name(name);
     let chunk = match environment {
@@ -170,11 +172,28 @@ pub(crate) fn set_global(
 pub(crate) fn read_source(path: &str) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::IsADirectory => "; a script is a file, such as init.luau in it",
-            _ => "",
+            std::io::ErrorKind::IsADirectory => {
+                "; a script is a file, such as init.luau in it".to_owned()
+            }
+            std::io::ErrorKind::NotFound if Path::new(&format!("{path}.luau")).is_file() => {
+                format!("; there is {path}.luau")
+            }
+            _ => String::new(),
         };
         format!("cannot read {path}: {}{hint}", system_text(&error))
     })
+}
+
+/// The source without what editors and systems put in front of it: the mark of UTF-8, and a first line that names the
+/// interpreter, which becomes a comment so that lines keep their numbers.
+pub(crate) fn readable(source: &[u8]) -> Cow<'_, [u8]> {
+    let source = source.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(source);
+    let Some(line) = source.strip_prefix(b"#!") else {
+        return Cow::Borrowed(source);
+    };
+    let end = line.iter().position(|byte| *byte == b'\n');
+    let rest = end.and_then(|end| line.get(end..)).unwrap_or_default();
+    Cow::Owned([b"--", rest].concat())
 }
 
 /// Refuses what the compiler would read in part: it takes a source to end at the first NUL.

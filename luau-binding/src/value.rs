@@ -126,6 +126,26 @@ impl Options<'_> {
         })
     }
 
+    /// The same, or `math.huge` for none: `Some(None)`.
+    pub(crate) fn seconds_or_never(
+        &self,
+        stack: &mut Stack<'_>,
+        key: &CStr,
+    ) -> Result<Option<Option<Duration>>, Raise> {
+        if self.is_huge(stack, key) {
+            return Ok(Some(None));
+        }
+        Ok(self.seconds(stack, key)?.map(Some))
+    }
+
+    /// Whether it is `math.huge`.
+    pub(crate) fn is_huge(&self, stack: &mut Stack<'_>, key: &CStr) -> bool {
+        stack.push_field(self.index, key);
+        let is_huge = stack.number(stack.len()) == Some(f64::INFINITY);
+        stack.pop(1);
+        is_huge
+    }
+
     /// True or false.
     pub(crate) fn flag(&self, stack: &mut Stack<'_>, key: &CStr) -> Result<Option<bool>, Raise> {
         self.read(stack, key, "true or false", |stack, at| stack.boolean(at))

@@ -1,6 +1,7 @@
 //! The command line: what a script that cannot start, or fails, looks like.
 
 use crate::support::{Served, huki, run};
+use std::io::Write;
 use std::net::TcpListener;
 use std::process::Output;
 
@@ -81,6 +82,18 @@ fn errors_that_are_no_strings_are_shown_as_tostring_shows_them() {
     let stderr = String::from_utf8(output.stderr).expect("UTF-8");
     assert!(stderr.starts_with("made of glass\n"), "{stderr}");
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn the_status_is_the_same_when_nobody_reads_what_is_said() {
+    let mut child = huki(&["run", "-"]);
+    drop((child.stdout.take(), child.stderr.take()));
+    let mut input = child.stdin.take().expect("it is piped");
+    input
+        .write_all(b"print('to nobody')")
+        .expect("huki reads it");
+    drop(input);
+    assert_eq!(child.wait().expect("huki ends").code(), Some(1));
 }
 
 #[test]

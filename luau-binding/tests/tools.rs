@@ -85,6 +85,42 @@ fn check_follows_requires_and_runs_nothing() {
 }
 
 #[test]
+fn a_script_may_begin_with_the_mark_of_utf8_and_a_line_for_the_system() {
+    let folder = folder("begins");
+    write(&folder, "mark.luau", b"\xEF\xBB\xBFreturn 'mark'");
+    write(
+        &folder,
+        "main.luau",
+        b"\xEF\xBB\xBF#!/usr/bin/env -S huki run [[\nprint(require('./mark'))\nerror('third')",
+    );
+    let told = "main.luau:3: third\n";
+    let ran = run_in(&folder, &["run", "main.luau"]);
+    assert_eq!(ran, (Some(1), "mark\n".to_owned(), told.to_owned()));
+    let checked = run_in(&folder, &["check", "main.luau"]);
+    assert_eq!(
+        checked,
+        (Some(0), "2 files checked\n".to_owned(), String::new())
+    );
+    let (status, _, told) = run_in(&folder, &["run", "main"]);
+    let hint = "cannot read main: No such file or directory; there is main.luau\n";
+    assert_eq!((status, told.as_str()), (Some(1), hint));
+}
+
+#[test]
+fn check_reads_standard_input_too() {
+    let mut child = huki(&["check", "-"]);
+    let mut input = child.stdin.take().expect("it is piped");
+    input
+        .write_all(b"print('ran')\nlocal = 1")
+        .expect("huki reads it");
+    drop(input);
+    let output = child.wait_with_output().expect("huki ends");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.starts_with("stdin:2: "), "{told}");
+    assert_eq!((output.status.code(), output.stdout), (Some(1), Vec::new()));
+}
+
+#[test]
 fn a_source_with_a_nul_byte_is_refused_by_run_check_and_require() {
     let folder = folder("nul");
     write(

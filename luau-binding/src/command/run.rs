@@ -33,7 +33,7 @@ pub(crate) fn run(run: &Run) -> Result<u8, Error> {
 /// Says where figures are served: with port 0 nobody could know.
 pub(crate) fn tell_metrics(runtime: &Runtime) {
     if let Some(at) = runtime.metrics_endpoint() {
-        eprintln!("huki: figures at http://{at}/metrics");
+        super::tell(format_args!("huki: figures at http://{at}/metrics"));
     }
 }
 

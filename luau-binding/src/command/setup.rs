@@ -136,7 +136,7 @@ fn files() -> impl Iterator<Item = (PathBuf, &'static str)> {
 /// Writes `text` to `path`, unless that is what it holds, and tells.
 fn write(path: &Path, text: &str) -> Result<(), Error> {
     if std::fs::read_to_string(path).is_ok_and(|now| now == text) {
-        println!("{} is up to date", path.display());
+        super::say(format_args!("{} is up to date", path.display()));
         return Ok(());
     }
     if let Some(folder) = path.parent() {
@@ -148,7 +148,7 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
     std::fs::write(beside, text)
         .and_then(|()| std::fs::rename(beside, path))
         .map_err(|error| unwritable(path, &error))?;
-    println!("{} written", path.display());
+    super::say(format_args!("{} written", path.display()));
     Ok(())
 }
 

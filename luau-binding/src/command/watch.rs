@@ -59,14 +59,19 @@ pub(crate) fn watch(run: &Run) -> Result<u8, Error> {
             return status;
         }
         match (&status, &changed) {
-            (Err(error), _) => eprintln!("{error}"),
+            (Err(error), _) => super::tell(format_args!("{error}")),
             (Ok(_), Some(_)) => {}
-            (Ok(status), None) => eprintln!("huki: the script has ended with status {status}"),
+            (Ok(status), None) => super::tell(format_args!(
+                "huki: the script has ended with status {status}"
+            )),
         }
         let Some(changed) = changed.or_else(|| wait(&loaded, || stopped.is_asked())) else {
             return status;
         };
-        eprintln!("huki: {} has changed, starting again", changed.display());
+        super::tell(format_args!(
+            "huki: {} has changed, starting again",
+            changed.display()
+        ));
     }
 }
 

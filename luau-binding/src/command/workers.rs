@@ -113,9 +113,9 @@ pub(crate) fn run(run: &Run, count: NonZeroU32) -> Result<u8, Error> {
                 }
                 *pause = (*pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                 let (number, seconds) = (index + 1, pause.as_secs_f64());
-                eprintln!(
+                super::tell(format_args!(
                     "huki: worker {number} has failed and starts again in {seconds} s:\n{error}"
-                );
+                ));
                 start(&job, index, *pause)?;
                 running += 1;
             }

@@ -22,6 +22,10 @@ use std::collections::HashMap;
 /// Kept bytes from which on a connection is no longer read.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 
+/// Why there is nothing to read.
+const ANSWERED: &str =
+    "request:read: the request has been answered, and its body given up with that";
+
 /// The bodies that are arriving, or were not read to their end, by their request.
 pub(crate) type Bodies = HashMap<(ConnKey, Exchange), Incoming>;
 
@@ -99,8 +103,13 @@ pub(crate) fn forget(worker: &Worker, conn: ConnKey, exchange: Exchange) {
         }
         bodies.remove(&(conn, exchange))
     };
-    if body.is_some_and(|body| body.is_held) {
+    let Some(body) = body else { return };
+    if body.is_held {
         worker.reactor.borrow_mut().release(conn);
+    }
+    if let Some(reader) = body.reader {
+        let from = worker.root.stack(worker);
+        scheduler::wake_raising(worker, &from, reader, ANSWERED.to_owned());
     }
 }
 
@@ -135,8 +144,13 @@ pub(super) fn read(stack: &mut Stack<'_>) -> Outcome {
     let worker = stack.worker()?;
     let mut bodies = worker.bodies.borrow_mut();
     let Some(body) = bodies.get_mut(&(conn, exchange)) else {
-        if view.has_body() && worker.reactor.borrow().peer(conn).is_none() {
-            return Err(Raise::from("request:read: the peer has gone"));
+        if view.has_body() {
+            return Err(Raise::from(
+                match worker.reactor.borrow().peer(conn).is_none() {
+                    true => "request:read: the peer has gone",
+                    false => ANSWERED,
+                },
+            ));
         }
         stack.push_nil();
         return Ok(Returns::Values(1));

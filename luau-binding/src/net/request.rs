@@ -402,6 +402,12 @@ fn refuse_write(_: &mut Stack<'_>) -> Outcome {
 /// `request.name`.
 fn index(stack: &mut Stack<'_>) -> Outcome {
     let atom = stack.atom(2);
+    let is_elsewhere = |view: View<'_>| view.is_streamed() && view.has_body();
+    if atom == Some(Atom::Body) && View::at(stack, 1).is_some_and(is_elsewhere) {
+        return Err(Raise::from(
+            "request.body: the server streams bodies (streamBody = true): read it with request:read()",
+        ));
+    }
     let is_pushed = match atom {
         Some(Atom::Method) => push_part(stack, |view| view.method()),
         Some(Atom::Path) => push_part(stack, |view| view.path()),

@@ -11,6 +11,7 @@
 //! Not here: standard input (`lines.rs`), what the runtime itself reports (`runtime.rs`).
 
 use super::lines;
+use crate::error::system_text;
 use crate::runtime::Worker;
 use crate::value::bad_argument;
 use crate::vm::{self, Outcome, Raise, Returns, Stack};
@@ -87,5 +88,5 @@ fn payload<'s>(stack: &'s Stack<'_>, function: &str) -> Result<&'s [u8], Raise> 
 fn written(function: &str, result: std::io::Result<()>) -> Outcome {
     result
         .map(|()| Returns::Values(0))
-        .map_err(|error| Raise::from(format!("{function}: {error}")))
+        .map_err(|error| Raise::from(format!("{function}: {}", system_text(&error))))
 }

@@ -25,7 +25,6 @@ use hukilau_core::limits::Limits;
 use hukilau_core::url::absolute::Url;
 use hukilau_core::url::percent_encode;
 use hukilau_core::ws::Role;
-use std::ffi::CStr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -84,6 +83,11 @@ const WEBSOCKET: &[&str] = &[
 pub(super) fn read_request(stack: &mut Stack<'_>) -> Result<Asked, Raise> {
     const OWNER: &str = "net.request";
     let index = 1;
+    if stack.kind(2) == Kind::Table {
+        return Err(Raise::from(format!(
+            "{OWNER}: options stand in one table, the URL among them: net.request({{ url = …, method = … }})"
+        )));
+    }
     if let Some(text) = stack.string(1).map(<[u8]>::to_vec) {
         let url = url(OWNER, &text, false)?;
         let mut spec = RequestSpec::new(url);
@@ -126,7 +130,7 @@ pub(super) fn read_request(stack: &mut Stack<'_>) -> Result<Asked, Raise> {
     if let Some(name) = options.text(stack, c"redirectMethod")? {
         spec.redirect_method = redirect_method(options, &name)?;
     }
-    if is_huge(stack, options, c"maxBodyBytes") {
+    if options.is_huge(stack, c"maxBodyBytes") {
         spec.body_bytes_max = None;
     } else if let Some(bytes) = options.whole(stack, c"maxBodyBytes", (0, u32::MAX))? {
         spec.body_bytes_max = Some(u64::from(bytes));
@@ -205,7 +209,7 @@ fn read_settings(
         (c"pongTimeout", &mut settings.pong_timeout),
     ];
     for (name, timeout) in timeouts {
-        if let Some(given) = read_time(stack, options, name)? {
+        if let Some(given) = options.seconds_or_never(stack, name)? {
             *timeout = given;
         }
     }
@@ -221,8 +225,10 @@ fn read_common(
     options: Options<'_>,
     spec: &mut RequestSpec,
 ) -> Result<(), Raise> {
-    let total = read_time(stack, options, c"timeout")?.unwrap_or(Some(TIMEOUT));
-    let connect = read_time(stack, options, c"connectTimeout")?;
+    let total = options
+        .seconds_or_never(stack, c"timeout")?
+        .unwrap_or(Some(TIMEOUT));
+    let connect = options.seconds_or_never(stack, c"connectTimeout")?;
     let connect = connect.map(|time| time.unwrap_or(AGES));
     spec.timeouts = timeouts(total.unwrap_or(AGES), connect, spec.streams);
     if total.is_none() {
@@ -263,25 +269,6 @@ fn timeouts(total: Duration, connect: Option<Duration>, streams: bool) -> Timeou
         timeouts.tls = connect;
     }
     timeouts
-}
-
-fn is_huge(stack: &mut Stack<'_>, options: Options<'_>, key: &CStr) -> bool {
-    stack.push_field(options.index, key);
-    let is_huge = stack.number(stack.len()) == Some(f64::INFINITY);
-    stack.pop(1);
-    is_huge
-}
-
-/// Seconds; `math.huge` is `Some(None)`, no limit.
-fn read_time(
-    stack: &mut Stack<'_>,
-    options: Options<'_>,
-    key: &CStr,
-) -> Result<Option<Option<Duration>>, Raise> {
-    if is_huge(stack, options, key) {
-        return Ok(Some(None));
-    }
-    Ok(options.seconds(stack, key)?.map(Some))
 }
 
 /// Reads a URL; `unix:/path:/target` is one too.

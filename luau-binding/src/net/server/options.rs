@@ -274,8 +274,8 @@ pub(super) fn read_websocket(
         (c"pongTimeout", &mut settings.pong_timeout),
     ];
     for (name, timeout) in timeouts {
-        if let Some(duration) = given.seconds(stack, name)? {
-            *timeout = Some(duration);
+        if let Some(time) = given.seconds_or_never(stack, name)? {
+            *timeout = time;
         }
     }
     settings.deflate = read_compression(stack, given)?;

@@ -199,7 +199,9 @@ fn compare(requests: usize, rounds: usize) -> Result<(), Failure> {
     });
     #[expect(clippy::cast_precision_loss, reason = "small counts")]
     let per_request = 1e6 / requests as f64;
-    println!("{requests} requests, {rounds} rounds; CPU us of the asking thread per request");
+    println!("{requests} requests, {rounds} rounds; CPU us of the asking thread per request\n");
+    println!("| at once | core | hyper | core / hyper |");
+    println!("| ---: | ---: | ---: | ---: |");
     for width in WIDTHS {
         let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         let (mut core, mut hyper) = (Ours::new(&url)?, Hyper::new(&url)?);
@@ -219,7 +221,7 @@ fn compare(requests: usize, rounds: usize) -> Result<(), Failure> {
             }
         }
         println!(
-            "{width:>3} at once: core {:.2}, hyper {:.2}, ratio {:.2}",
+            "| {width} | {:.1} us | {:.1} us | {:.2} |",
             median(ours),
             median(theirs),
             median(ratios)

@@ -12,20 +12,25 @@ use crate::{at_rate, rounds, scale};
 
 /// Shown for `--help` and with each misuse.
 pub(crate) const USAGE: &str = "\
-usage: load [all | quick] [WORKLOAD…] [--peers NAME,…] [--rounds N] [--round-ms N] [--latency] [--huki PATH] [--list]
+usage: load [all | quick] [WORKLOAD | TABLE…] [--peers NAME,…] [--rounds N] [--round-ms N] [--latency] [--huki PATH] [--list]
        load report FILE            tables into benches/README.md, pictures into benches/charts, of a run's JSON lines
        load soak [MINUTES]         everything at once against one process of huki, 30 minutes
-       load neighbour [PEER…]      what floods do to others
+       load rooms [--workers N]    a game's load for two minutes
+       load neighbour [PEER…]      what floods do to others; of these peers only
 
-  all            every workload, at length: some 20 minutes
+  all            every workload, then every table of its own: under 30 minutes, once all is built
   quick          fewer and shorter rounds: a glance, not a figure to quote
   WORKLOAD       by name; none: all of them
+  TABLE          what has a table of its own, by name
   --peers        only these; floor and hyper are always measured, for the ratios
   --rounds N     interleaved rounds per workload
   --round-ms N   milliseconds per peer and round
   --latency      percentiles too, of a closed loop at full load
   --huki PATH    measure this binary instead of building it from the sources here
-  --list         print workloads and peers";
+  --list         print workloads, tables and peers
+
+Apart, for their length or for valgrind: soak, rooms; the benches micro, instructions and collector (cargo bench -p
+hukilau-benches --bench NAME); what a dialect adds (benches/luau/dialects/*.py).";
 
 /// How long and how often, for each kind of measurement.
 #[derive(Clone, Copy, Debug)]
@@ -122,9 +127,9 @@ fn at_length() -> Plans {
             latencies: false,
         },
         latency: at_rate::Plan {
-            rounds: 6,
+            rounds: 9,
             capacity: Duration::from_millis(300),
-            load: Duration::from_secs(1),
+            load: Duration::from_millis(700),
         },
         scale: scale::Plan {
             rounds: 7,

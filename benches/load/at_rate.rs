@@ -4,8 +4,8 @@
 //! each round, each peer:  closed loop 300 ms ──▶ capacity ──▶ open loop at 50 % ──▶ open loop at 90 %
 //! ```
 //!
-//! Capacity is measured anew in every round, right before: on a shared machine it drifts. The latencies of all
-//! rounds go into one histogram for each load.
+//! Capacity is measured anew in every round, right before: on a shared machine it drifts. Each percentile is the
+//! median of those of the rounds, so a moment in which the machine did something else is not the tail of a server.
 //!
 //! Invariants
 //! - Latency runs from when a request was due (`client/open.rs`).
@@ -65,7 +65,7 @@ struct Entrant {
     /// Ends with the measurement.
     _process: Process,
     rates: [Vec<f64>; LOADS.len()],
-    latencies: [Histogram; LOADS.len()],
+    latencies: [Vec<Percentiles>; LOADS.len()],
 }
 
 /// Measures `peers` on `core`; `progress` is told what runs now.
@@ -118,7 +118,7 @@ fn enter(peer: &'static Peer, plan: Plan, core: usize) -> Result<Entrant, String
         client,
         _process: process,
         rates: [const { Vec::new() }; LOADS.len()],
-        latencies: [Histogram::new(), Histogram::new()],
+        latencies: [const { Vec::new() }; LOADS.len()],
     })
 }
 
@@ -129,7 +129,9 @@ impl Entrant {
         for (at, load) in LOADS.into_iter().enumerate() {
             let rate = capacity * f64::from(load) / 100.0;
             let arrivals = Arrivals::new(rate, plan.load);
-            self.client.run_at(arrivals, &mut self.latencies[at])?;
+            let mut latencies = Histogram::new();
+            self.client.run_at(arrivals, &mut latencies)?;
+            self.latencies[at].push(latencies.percentiles());
             self.rates[at].push(arrivals.count() as f64 / plan.load.as_secs_f64());
         }
         Ok(())
@@ -143,8 +145,32 @@ impl Entrant {
             .map(|(load, (rates, latencies))| AtLoad {
                 load,
                 rate: median(rates.into_iter()),
-                latencies: latencies.percentiles(),
+                latencies: middle(&latencies),
             })
             .collect()
+    }
+}
+
+/// Each percentile's median over the rounds; of two in the middle the lower.
+fn middle(rounds: &[Percentiles]) -> Percentiles {
+    std::array::from_fn(|point| {
+        let mut values: Vec<u64> = rounds.iter().map(|round| round[point]).collect();
+        values.sort_unstable();
+        let middle = values.len().saturating_sub(1) / 2;
+        values.get(middle).copied().unwrap_or_default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::latency::POINTS;
+
+    #[test]
+    fn one_round_that_was_disturbed_is_not_the_tail() {
+        let calm = [5; POINTS.len()];
+        let disturbed = [90_000; POINTS.len()];
+        assert_eq!(middle(&[calm, disturbed, calm]), calm);
+        assert_eq!(middle(&[]), [0; POINTS.len()]);
     }
 }

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{rooms, timers, workers};
+use crate::{neighbour, programs, rooms, timers, workers};
 
 /// A table of words.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -75,6 +75,11 @@ pub(crate) const EXTRAS: &[Extra] = &[
     workers::PUBLICATIONS,
     rooms::SLOW_READERS,
     timers::TIMERS,
+    neighbour::NEIGHBOUR,
+    programs::TLS,
+    programs::TLS_BULK,
+    programs::ASK,
+    programs::JSON,
 ];
 
 /// What encloses the table of that name in the README.

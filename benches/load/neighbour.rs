@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::measure::{clock, cpu, machine, memory};
+use crate::chart::grouped;
+use crate::extra::{Extra, Stage, Table};
+use crate::measure::{clock, cpu, memory};
 use crate::peers::{self, PEERS, Peer, process};
 use crate::workload::HELLO;
 
@@ -115,59 +117,77 @@ struct Watched {
     resident_bytes: u64,
 }
 
-/// Measures and prints; `names` are those of peers, or none for all that fit.
-pub(crate) fn main(names: &[String]) -> Result<ExitCode, String> {
-    let cores = machine::cores()?;
-    process::pin(*cores.last().ok_or("no core to run on")?)?;
-    let usual = ["core", "huki", "hyper", "tungstenite", "fastwebsockets"];
-    let wanted = |peer: &&Peer| match names {
-        [] => usual.contains(&peer.name),
-        names => names.iter().any(|name| name == peer.name),
-    };
+/// The peers that are watched if none are named.
+const USUAL: [&str; 5] = ["core", "huki", "hyper", "tungstenite", "fastwebsockets"];
+
+/// `load neighbour` among others.
+pub(crate) const NEIGHBOUR: Extra = Extra {
+    name: "neighbour",
+    title: "What an answer takes, microseconds, beside eight that flood",
+    measure: |stage| table(stage, &USUAL.map(str::to_owned)),
+};
+
+/// Measures and prints; `names` are those of peers, or none for the usual ones.
+pub(crate) fn main(names: &[String], stage: &mut Stage<'_>) -> Result<ExitCode, String> {
+    let usual = USUAL.map(str::to_owned);
+    let names = if names.is_empty() { &usual } else { names };
+    print!("{}", table(stage, names)?.markdown());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(stage: &mut Stage<'_>, names: &[String]) -> Result<Table, String> {
+    process::pin(*stage.cores.last().ok_or("no core to run on")?)?;
+    let wanted = |peer: &&Peer| names.iter().any(|name| name == peer.name);
     let mut peers: Vec<&'static Peer> = PEERS.iter().filter(wanted).collect();
     for absent in peers::prepare(&mut peers, None) {
         println!("{}: left out: {}", absent.peer.name, absent.why);
     }
+    let mut table = Table::new(&[
+        "server",
+        "flood",
+        "answers in 3 s",
+        "CPU",
+        "p50",
+        "p99",
+        "resident MiB",
+    ]);
     for is_websocket in [false, true] {
-        let what = if is_websocket { "an echo" } else { "a GET" };
-        println!("\n{FLOODERS} flooders beside {what}: what an answer takes, microseconds\n");
-        println!("| peer | flood | answers | CPU time | p50 | p99 | most | resident MiB |");
-        println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
         for peer in &peers {
             let fits = [peer.http, peer.websocket][usize::from(is_websocket)];
-            if !fits {
-                continue;
-            }
-            row(
-                peer.name,
-                "none",
-                &watch(peer, cores[0], None, is_websocket)?,
-            );
             let floods = FLOODS.iter();
-            for flood in floods.filter(|flood| flood.is_websocket == is_websocket) {
-                let watched = watch(peer, cores[0], Some(flood), is_websocket)?;
-                row(peer.name, flood.name, &watched);
+            let floods = floods.filter(|flood| fits && flood.is_websocket == is_websocket);
+            let alone = fits.then_some(None).into_iter();
+            for flood in alone.chain(floods.map(Some)) {
+                let name = flood.map_or("none", |flood| flood.name);
+                (stage.progress)(&format!("neighbour: {}, {name}", peer.name));
+                let watched = watch(peer, stage.cores[0], flood, is_websocket)?;
+                table.row(cells(peer.name, name, &watched));
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(table)
 }
 
-fn row(peer: &str, flood: &str, watched: &Watched) {
+fn cells(peer: &str, flood: &str, watched: &Watched) -> [String; 7] {
     let waits = &watched.waits;
     let at = |per_mille: usize| {
         let index = (waits.len() * per_mille / 1000).min(waits.len().saturating_sub(1));
-        waits.get(index).map_or(0, Duration::as_micros)
+        grouped(
+            waits
+                .get(index)
+                .map_or(0.0, |wait| wait.as_secs_f64() * 1e6),
+        )
     };
-    println!(
-        "| {peer} | {flood} | {} | {} | {} | {} | {} | {} |",
-        waits.len(),
-        watched.cpu_ns / 1000 / u64::try_from(waits.len().max(1)).unwrap_or(u64::MAX),
+    let cpu_us = watched.cpu_ns as f64 / 1e3 / waits.len().max(1) as f64;
+    [
+        peer.to_owned(),
+        flood.to_owned(),
+        grouped(waits.len() as f64),
+        grouped(cpu_us),
         at(500),
         at(990),
-        at(1000),
-        watched.resident_bytes >> 20
-    );
+        (watched.resident_bytes >> 20).to_string(),
+    ]
 }
 
 /// A fresh server of `peer`, flooded, and a neighbour who asks.

@@ -38,7 +38,7 @@ pub(crate) fn main() -> ExitCode {
         Some("report") => write_report(&words(&arguments[1..])),
         Some("soak") => soak::main(&words(&arguments[1..])),
         Some("rooms") => rooms::main(words(&arguments[1..]).into_iter()),
-        Some("neighbour") => neighbour::main(&words(&arguments[1..])),
+        Some("neighbour") if arguments.len() > 1 => flooded(&words(&arguments[1..])),
         Some("generate") => apart::main(&words(&arguments[1..])).map(|()| ExitCode::SUCCESS),
         Some("launch") => process::launch(&arguments[1..]).map(|()| ExitCode::SUCCESS),
         _ => harness(arguments),
@@ -47,6 +47,16 @@ pub(crate) fn main() -> ExitCode {
         eprintln!("load: {error}");
         ExitCode::FAILURE
     })
+}
+
+/// `load neighbour PEER…`.
+fn flooded(names: &[String]) -> Result<ExitCode, String> {
+    let mut stage = Stage {
+        cores: &machine::cores()?,
+        is_quick: false,
+        progress: &mut progress,
+    };
+    neighbour::main(names, &mut stage)
 }
 
 fn words(arguments: &[OsString]) -> Vec<String> {

@@ -57,7 +57,7 @@ struct AtLoad {
 }
 
 fn measure(stage: &mut Stage<'_>) -> Result<Table, String> {
-    script::build()?;
+    script::ready()?;
     let (rounds, long) = match stage.is_quick {
         true => (3, Duration::from_millis(300)),
         false => (9, Duration::from_millis(1000)),

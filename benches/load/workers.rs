@@ -22,7 +22,7 @@ use crate::client::{Client, page};
 use crate::extra::{Extra, Stage, Table};
 use crate::measure::cpu;
 use crate::peers::process::Process;
-use crate::peers::{Mode, Peer, WORKERS};
+use crate::peers::{Mode, Peer, WORKERS, script};
 use crate::report::{Ratio, median, ratio};
 use crate::rounds::Round;
 use crate::spread::{Spread, WARM_CONNECTIONS};
@@ -168,6 +168,7 @@ fn measure(
     shapes: &[Shape],
     cores: &[usize],
 ) -> Result<Outcome, String> {
+    script::ready()?;
     let (rounds, long) = match stage.is_quick {
         true => (3, Duration::from_millis(100)),
         false => (21, Duration::from_millis(300)),

@@ -76,6 +76,11 @@ impl Tool {
             .map_or_else(|_| String::new(), |found| found.version)
     }
 
+    /// Where it is, if it is there.
+    pub(super) fn program(self) -> Option<PathBuf> {
+        self.found().ok().map(|found| found.program)
+    }
+
     /// Appends program, script and port.
     pub(super) fn command(self, command: &mut Command) -> Result<&mut Command, String> {
         command.arg(self.found()?.program);

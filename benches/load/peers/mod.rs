@@ -327,6 +327,11 @@ pub(crate) fn prepare(peers: &mut Vec<&'static Peer>, huki: Option<PathBuf>) -> 
     absent
 }
 
+/// Where Bun is, if it is there.
+pub(crate) fn bun() -> Option<PathBuf> {
+    Tool::Bun.program()
+}
+
 /// Builds `huki`, unless `chosen` names one that is ready.
 pub(crate) fn prepare_huki(chosen: Option<PathBuf>) -> Result<(), String> {
     chosen.map_or_else(script::build, script::choose)

@@ -42,6 +42,14 @@ pub(super) fn choose(path: PathBuf) -> Result<(), String> {
         .map_err(|path| format!("{}: another binary was chosen before", path.display()))
 }
 
+/// Has cargo build `huki`, unless another binary was chosen.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn ready() -> Result<(), String> {
+    CHOSEN.get().map_or_else(build, |_| Ok(()))
+}
+
 /// Has cargo build `huki`.
 ///
 /// # Errors

@@ -72,7 +72,7 @@ struct Entrant {
 }
 
 fn measure(stage: &mut Stage<'_>) -> Result<Table, String> {
-    script::build()?;
+    script::ready()?;
     let (rounds, long) = match stage.is_quick {
         true => (3, Duration::from_millis(500)),
         false => (11, Duration::from_millis(1500)),

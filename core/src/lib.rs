@@ -14,6 +14,7 @@
 //! Without features the crate is pure: no socket, no clock. `core/ARCHITECTURE.md` has the walk
 //! of one request from wire to wire.
 
+pub mod addresses;
 pub mod buffer;
 pub mod client;
 pub mod conn;

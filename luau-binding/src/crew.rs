@@ -24,8 +24,11 @@
 //!
 //! Not here: starting threads, and starting a worker again (the command does that).
 
+mod guards;
 mod share;
 mod tally;
+
+pub(crate) use guards::{Bounds, Tables};
 
 use crate::runtime::Options;
 use core::net::{IpAddr, SocketAddr};
@@ -42,9 +45,9 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tally::Tally;
 
 /// Workers that run the same script, share its ports, and hear what any of them publishes.
@@ -66,6 +69,8 @@ struct Shared {
     /// Grows with each change of `members`, so that workers look only then.
     version: AtomicU64,
     ports: Mutex<Ports>,
+    /// What the workers know together of the addresses that they serve.
+    tables: guards::Shelf,
     /// Grows when another worker is to accept for a port, likewise.
     ports_version: AtomicU64,
 }
@@ -107,6 +112,8 @@ pub(crate) struct Member {
     pub(crate) collector_nanos: Arc<Gauge>,
     /// Lines of access logs that found no room.
     pub(crate) log_lines_dropped: Arc<Gauge>,
+    /// A drain has left it nothing to do.
+    is_drained: Arc<AtomicBool>,
     /// Subscribers of its topics, after the last turn.
     tally: Arc<Tally>,
 }
@@ -135,6 +142,7 @@ impl Crew {
             members: Mutex::default(),
             version: AtomicU64::new(0),
             ports: Mutex::default(),
+            tables: guards::Shelf::default(),
             ports_version: AtomicU64::new(0),
         }))
     }
@@ -201,6 +209,7 @@ impl Peers {
             script_nanos: Arc::default(),
             collector_nanos: Arc::default(),
             log_lines_dropped: Arc::default(),
+            is_drained: Arc::default(),
             tally: Arc::default(),
         };
         if let Some(crew) = &seat.crew {
@@ -233,6 +242,24 @@ impl Peers {
             Some(crew) => lock(&crew.members).values().cloned().collect(),
             None => vec![self.own.clone()],
         }
+    }
+
+    /// A drain has left this worker nothing to do; whether others have.
+    pub(crate) fn note_drained(&self) -> bool {
+        let Some(crew) = &self.seat.crew else {
+            return false;
+        };
+        let is_news = !self.own.is_drained.swap(true, Ordering::SeqCst);
+        let others = self.others(crew);
+        let is_busy = |other: &Member| !other.is_drained.load(Ordering::SeqCst);
+        let waits = others.iter().any(is_busy);
+        if is_news && !waits {
+            // They wait for this.
+            for other in &*others {
+                other.remote.wake();
+            }
+        }
+        waits
     }
 
     /// How many workers there shall be.
@@ -310,6 +337,14 @@ impl Peers {
         match (at, balance.unwrap_or(by_itself)) {
             (Endpoint::Ip(at), Balance::System) => self.listen_each(crew, reactor, *at, config),
             _ => self.listen_together(crew, reactor, at, config),
+        }
+    }
+
+    /// The tables of addresses for `bounds`, which all workers share that listen at `at` with the same.
+    pub(crate) fn tables(&self, at: &Endpoint, bounds: Bounds, now: Instant) -> Arc<Tables> {
+        match &self.seat.crew {
+            Some(crew) => crew.tables.find(at, bounds, now),
+            None => Arc::new(Tables::new(bounds, now)),
         }
     }
 
@@ -443,8 +478,15 @@ impl Drop for Peers {
         self.send();
         self.seat.leave_ports();
         if let Some(crew) = &self.seat.crew {
-            lock(&crew.members).remove(&self.seat.index);
+            let mut members = lock(&crew.members);
+            members.remove(&self.seat.index);
             crew.version.fetch_add(1, Ordering::Release);
+            // One of them may have waited for the end of this one.
+            for other in members.values() {
+                if other.is_drained.load(Ordering::SeqCst) {
+                    other.remote.wake();
+                }
+            }
         }
         // The others hold it until they look who is there.
         self.own.tally.clear();

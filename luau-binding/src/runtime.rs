@@ -498,6 +498,8 @@ impl Runtime {
             return self.finish(code);
         }
         let mut delay = match self.delay(self.turned_at) {
+            // Probes of any worker are answered until all have come to their end.
+            Delay::Done if self.stays_for_probes() => None,
             Delay::Done => return self.finish(worker.surface.status()),
             Delay::Until(delay) => delay,
         };

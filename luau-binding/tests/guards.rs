@@ -1,7 +1,19 @@
 //! What is refused before a script is entered, and whose address a request has.
 
-use crate::support::{Client, Frame, Served};
+use crate::support::{Client, Frame, PATIENCE, Served};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+/// When it is, for rates that go on while a test runs: what they admit is bounded by how long it took.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a rate is what is tested, and a slow machine admits more"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
 
 /// `GET /` with further `fields`: the body of the answer.
 fn get(server: &Served, fields: &str) -> String {
@@ -177,6 +189,168 @@ fn bytes_are_counted_apart_from_messages() {
     client.send(8, &Frame::close(1008, "").payload);
     assert_eq!(server.line(), "1008\ttrue\ttrue");
     assert_eq!(server.stop(), "");
+}
+
+/// Each of two workers alone would let twice as many through.
+#[test]
+fn what_one_address_may_do_it_may_do_at_all_workers_together() {
+    for balance in ["system", "connections"] {
+        let mut server = Served::in_workers(
+            "2",
+            &format!(
+                r#"local net, process, task = require("@huki/net"), require("@huki/process"), require("@huki/task")
+                local index = tostring(process.worker.index)
+                local function serve(limits, websocket)
+                    return net.serve({{ port = 0, balance = "{balance}", limits = limits, websocket = websocket,
+                        request = function() return index end }})
+                end
+                local rates = serve({{ requestsPerSecondPerIp = 5, handshakesPerSecondPerIp = 1 }}, {{}})
+                local connections = serve({{ connectionsPerIp = 10 }})
+                if index == "2" then
+                    print(rates.port)
+                    print(connections.port)
+                end"#
+            ),
+        );
+        let rates = server.port;
+        let connections = server.line().parse().expect("a port");
+        let ask = |port: u16, more: &str| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+            stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+            let request = format!("GET / HTTP/1.1\r\nHost: x\r\n{more}\r\n");
+            let mut answer = [0; 1_024];
+            let asked = stream.write_all(request.as_bytes());
+            let count = asked.and_then(|()| stream.read(&mut answer)).unwrap_or(0);
+            (
+                stream,
+                String::from_utf8_lossy(&answer[..count]).into_owned(),
+            )
+        };
+        // Ten connections stay, and no eleventh, whoever would have served it.
+        let mut held = Vec::new();
+        let refused = loop {
+            let (stream, answer) = ask(connections, "");
+            match answer.is_empty() {
+                true => break held.len(),
+                false => held.push((stream, answer)),
+            }
+        };
+        assert_eq!(refused, 10, "{balance}");
+        let workers: BTreeSet<_> = held
+            .iter()
+            .map(|(_, answer)| answer.as_bytes().last().copied())
+            .collect();
+        if balance == "connections" {
+            assert_eq!(workers.len(), 2);
+        }
+        assert!(
+            (0..20).all(|_| ask(connections, "").1.is_empty()),
+            "{balance}"
+        );
+        let begun = now();
+        let answers: Vec<_> = (0..60).map(|_| ask(rates, "").1).collect();
+        let most = 10 + 5 * (begun.elapsed().as_secs() + 1);
+        let count = answers
+            .iter()
+            .filter(|it| it.starts_with("HTTP/1.1 200"))
+            .count();
+        // Ten were saved up, and five come each second that a busy machine may have taken.
+        assert!(
+            (10..=usize::try_from(most).expect("few")).contains(&count),
+            "{balance}: {count}"
+        );
+        assert!(answers.iter().any(|it| it.starts_with("HTTP/1.1 429")) || most > 60);
+        server.stop();
+    }
+}
+
+#[test]
+fn a_worker_that_fails_takes_its_connections_out_of_the_count() {
+    let server = Served::in_workers(
+        "2",
+        r#"local net, process, task = require("@huki/net"), require("@huki/process"), require("@huki/task")
+        local fails = false
+        local server = net.serve({ port = 0, balance = "connections", limits = { connectionsPerIp = 4 },
+            request = function(request)
+                fails = request.path == "/fail"
+                return tostring(process.worker.index)
+            end })
+        if process.worker.index == 2 then print(server.port) end
+        while not fails do task.wait(0.01) end
+        error("as told")"#,
+    );
+    let ask = |path: &str| {
+        let mut stream = server.connect();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        let mut answer = [0; 1_024];
+        let asked = stream.write_all(request.as_bytes());
+        let count = asked.and_then(|()| stream.read(&mut answer)).unwrap_or(0);
+        (count > 0).then_some(stream)
+    };
+    let mut held: Vec<_> = (0..4).map_while(|_| ask("/")).collect();
+    assert!(held.len() == 4 && ask("/").is_none());
+    // Whoever fails has this connection and one more.
+    let request = b"GET /fail HTTP/1.1\r\nHost: x\r\n\r\n";
+    held[0].write_all(request).expect("it is open");
+    let mut end = Vec::new();
+    let _reset = held[0].read_to_end(&mut end);
+    held.clear();
+    // Four can be had again, or else somebody who has gone is still counted.
+    let begun = now();
+    while held.len() < 4 {
+        held.extend(ask("/"));
+        assert!(begun.elapsed() < PATIENCE, "only {} can be had", held.len());
+    }
+    assert!(server.stop().contains("as told"));
+}
+
+/// They cost a server far more than the peer.
+#[test]
+fn handshakes_of_tls_count_by_address_and_trusted_proxies_may_have_many() {
+    for (trusted, is_bounded) in [("{}", true), ("{ '127.0.0.1' }", false)] {
+        let certificate =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("names");
+        let (cert, key) = (
+            certificate.cert.pem(),
+            certificate.signing_key.serialize_pem(),
+        );
+        let mut server = Served::start(&format!(
+            "local tls = net.serve({{ port = 0, trustProxy = {trusted},
+                tls = {{ cert = [[{cert}]], key = [[{key}]] }},
+                limits = {{ handshakesPerSecondPerIp = 1 }},
+                request = function() return 'x' end }})
+            print(tls.port)
+            local asked = 0
+            server = net.serve(0, function()
+                asked += 1
+                local stats = server:stats()
+                return `{{stats.turnedAway}} {{stats.accepted - asked}}`
+            end)"
+        ));
+        let (tls, port) = (server.port, server.line().parse().expect("a port"));
+        server.port = port;
+        let begun = now();
+        let held: Vec<_> = (0..30)
+            .map(|_| TcpStream::connect(("127.0.0.1", tls)))
+            .collect();
+        let count = loop {
+            let told = get(&server, "");
+            let (away, accepted) = told.split_once(' ').expect("two numbers");
+            let (away, accepted): (usize, usize) = (
+                away.parse().expect("a number"),
+                accepted.parse().expect("a number"),
+            );
+            if away + accepted == held.len() {
+                break accepted;
+            }
+        };
+        let most = 3 + usize::try_from(begun.elapsed().as_secs()).expect("few");
+        match is_bounded {
+            true => assert!((2..=most).contains(&count), "{count}"),
+            false => assert_eq!(count, 30),
+        }
+        assert_eq!(server.stop(), "");
+    }
 }
 
 #[test]

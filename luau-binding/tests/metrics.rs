@@ -383,6 +383,29 @@ fn during_a_drain_the_process_is_alive_and_not_ready() {
     served.wait();
 }
 
+/// Of two workers one has nothing left to do long before the other.
+#[test]
+fn probes_are_answered_until_the_last_of_all_workers_has_come_to_its_end() {
+    let served = Measured::start(&["--workers", "2"], SCRIPT);
+    let ready = ok("2 of 2 workers serve\n");
+    while Measured::get(served.figures, "/readyz") != ready {}
+    let stream = TcpStream::connect(("127.0.0.1", served.port)).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    let (mut client, head) = Client::upgrade(stream, "/", "");
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    served.signal();
+    let farewell = client.receive();
+    assert_eq!(farewell.payload[..2], 1001_u16.to_be_bytes());
+    // The system gives each worker its share of them.
+    for _ in 0..200 {
+        let (status, body) = Measured::get(served.figures, "/readyz");
+        assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
+        assert_eq!(body, "0 of 2 workers serve\n");
+    }
+    client.send(8, &farewell.payload);
+    served.wait();
+}
+
 fn ok(body: &str) -> (String, String) {
     ("HTTP/1.1 200 OK".to_owned(), body.to_owned())
 }

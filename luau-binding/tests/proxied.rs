@@ -252,3 +252,46 @@ fn only_trusted_proxies_are_believed_about_the_scheme() {
         assert_eq!(wary.stop(), "");
     }
 }
+
+#[test]
+fn a_stream_has_the_address_that_a_proxy_names_and_a_stranger_s_header_is_bytes() {
+    const ACCEPT: &str = "accept = function(stream)
+        local text = stream:read()
+        stream:write(`{stream.remoteIp} {stream.remotePort} {buffer.tostring(text)}`)
+        stream:close()
+    end";
+    let listens = |options: &str| {
+        Served::start(&format!(
+            "server = net.listen({{ port = 0, {options} {ACCEPT} }})"
+        ))
+    };
+    let say = |server: &Served, words: &[u8]| {
+        let mut stream = server.connect();
+        let mut answer = String::new();
+        let said = stream.write_all(words);
+        // Who is refused may find its connection reset.
+        let _cut = said.and_then(|()| stream.read_to_string(&mut answer));
+        answer
+    };
+    let server = listens("trustProxy = { '127.0.0.0/8' }, proxyProtocol = true,");
+    let hello = |header: Vec<u8>| [&header[..], b"hello"].concat();
+    assert_eq!(
+        say(&server, &hello(v1("192.0.2.7"))),
+        "192.0.2.7 50123 hello"
+    );
+    assert_eq!(
+        say(&server, &hello(v2(0x21, 0x11, SAID))),
+        "192.0.2.8 80 hello"
+    );
+    assert_eq!(say(&server, b"no header at all"), "");
+    assert_eq!(server.stop(), "");
+    let server = listens("trustProxy = { '10.0.0.1' }, proxyProtocol = true,");
+    let answer = say(&server, &hello(v1("192.0.2.7")));
+    assert!(answer.starts_with("127.0.0.1 ") && answer.contains("PROXY TCP4"));
+    assert_eq!(server.stop(), "");
+    let source = "require('@huki/net').listen({ port = 0, proxyProtocol = true, accept = print })";
+    let output = crate::support::run(source, &[]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let needs = "net.listen: option 'proxyProtocol' needs the proxies' addresses in 'trustProxy'";
+    assert!(stderr.contains(needs), "{stderr}");
+}

@@ -13,6 +13,7 @@
 //! Not here: listening and its end (`ops.rs`); how the handshake goes on (`drive.rs`).
 
 use super::conns::ConnKey;
+use super::crowd::Crowd;
 use super::drive::{Connection, Phase};
 use super::handover::Source;
 use super::inbox::{Cause, Inbox};
@@ -24,9 +25,6 @@ use crate::transport::preceded::Preceded;
 #[cfg(feature = "tls")]
 use crate::transport::tls::{ServerTls, TlsStream};
 use crate::transport::{Net, Peer, Transport, is_exhausted};
-use core::net::IpAddr;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io;
 use std::rc::Rc;
 #[cfg(feature = "tls")]
@@ -37,8 +35,14 @@ use std::time::{Duration, Instant};
 /// descriptors are scarce, short enough not to be noticed when they are not.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
+/// A status, a reason, and bytes that were said.
+type Refused = (Option<u16>, &'static str, usize);
+
 /// Whose address has as many connections as it may is not told why: that would cost more than it does.
-const TOO_MANY: (Option<u16>, &str, usize) = (None, "too many connections of one address", 0);
+const TOO_MANY: Refused = (None, "too many connections of one address", 0);
+
+/// Nor is who begins too often to agree on TLS, which costs us far more than it does the peer.
+const TOO_OFTEN: Refused = (None, "too many TLS handshakes of one address", 0);
 
 #[derive(Debug)]
 pub(super) struct Listener<L> {
@@ -58,8 +62,8 @@ pub(super) struct Listener<L> {
     pub(super) held: bool,
     /// Connections that it accepted and that are still there.
     pub(super) open: u32,
-    /// How many of them each address has; kept only where that is bounded.
-    pub(super) by_ip: HashMap<IpAddr, u32>,
+    /// Whose they are.
+    pub(super) crowd: Crowd,
     /// No accept before this time.
     pub(super) rests_until: Option<Instant>,
 }
@@ -79,42 +83,26 @@ impl<L> Listener<L> {
         self.proxy_headers.expects(ip)
     }
 
-    /// The address to count for `peer`, if any.
-    fn counted(&self, peer: Option<Peer>) -> Option<IpAddr> {
-        match peer {
-            Some(Peer::Ip(peer)) if self.settings.limits.connections_per_ip_max < u32::MAX => {
-                Some(peer.ip().to_canonical())
-            }
-            _ => None,
+    /// Whether `peer` may begin what it comes for, `now`; if so, it is there, unless nobody knows yet
+    /// who it is. Otherwise why not.
+    fn lets_in(&mut self, peer: Option<Peer>, now: Instant) -> Result<(), Refused> {
+        if !self.crowd.lets_in(peer) {
+            return Err(TOO_MANY);
         }
-    }
-
-    /// Whether the address of `peer` has as many connections as it may.
-    fn turns_away(&self, peer: Option<Peer>) -> bool {
-        let ip = self.counted(peer);
-        let count = ip.and_then(|ip| self.by_ip.get(&ip)).copied().unwrap_or(0);
-        count >= self.settings.limits.connections_per_ip_max
-    }
-
-    /// A connection of `peer` is there.
-    fn note_open(&mut self, peer: Option<Peer>) {
-        self.open += 1;
-        if let Some(ip) = self.counted(peer) {
-            *self.by_ip.entry(ip).or_default() += 1;
+        if let Some(peer) = peer
+            && self.speaks_tls()
+            && !self.crowd.may_handshake(peer, now)
+        {
+            self.crowd.lets_out(Some(peer));
+            return Err(TOO_OFTEN);
         }
+        Ok(())
     }
 
-    /// It has gone.
+    /// One that was let in has gone; `peer`, if it was known whose.
     pub(super) fn note_gone(&mut self, peer: Option<Peer>) {
         self.open = self.open.saturating_sub(1);
-        if let Some(ip) = self.counted(peer)
-            && let Entry::Occupied(mut entry) = self.by_ip.entry(ip)
-        {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
+        self.crowd.lets_out(peer);
     }
 
     /// What drives a connection that it has accepted at `now`.
@@ -190,13 +178,12 @@ impl<N: Net> Reactor<N> {
         }
         let mut listeners = self.listeners.iter_mut();
         if let Some(its) = listeners.find(|listener| listener.key == conn.listener) {
-            let peer = Some(conn.peer.get());
-            its.note_gone(None);
-            let is_too_many = its.turns_away(peer);
-            its.note_open(peer);
-            if is_too_many {
+            let peer = conn.peer.get();
+            // It was there already, as nobody's.
+            if let Err(why) = its.lets_in(Some(peer), self.now) {
                 conn.cut(Cause::Terminated);
-                self.note_turned_away(conn.listener, conn.peer.get(), TOO_MANY);
+                its.crowd.lets_in_anyway(peer);
+                self.note_turned_away(conn.listener, peer, why);
             }
         }
         self.conns.fill(key, conn);
@@ -261,18 +248,18 @@ impl<N: Net> Reactor<N> {
             self.net.restore_reserve();
         }
         match listener.take_next(&mut self.net, &mut self.handover) {
-            Ok((socket, peer))
-                if !listener.awaits_header(peer) && listener.turns_away(Some(peer)) =>
-            {
-                let key = listener.key;
-                self.net.close(socket, true);
-                self.note_turned_away(key, peer, TOO_MANY);
-                true
-            }
             Ok((socket, peer)) => {
+                let awaits = listener.awaits_header(peer);
+                let known = (!awaits).then_some(peer);
+                if let Err(why) = listener.lets_in(known, self.now) {
+                    let key = listener.key;
+                    self.net.close(socket, true);
+                    self.note_turned_away(key, peer, why);
+                    return true;
+                }
+                listener.open += 1;
                 let limits = Rc::clone(&listener.settings.limits);
                 let (key, driver) = (listener.key, listener.driver(self.now));
-                let awaits = listener.awaits_header(peer);
                 let admitted = match listener.wrap(socket) {
                     Ok(inside) => {
                         let transport = match awaits {
@@ -289,11 +276,9 @@ impl<N: Net> Reactor<N> {
                     }
                 };
                 match admitted {
-                    Ok(()) => {
-                        self.listeners[index].note_open((!awaits).then_some(peer));
-                        self.figures.accepted.add(1);
-                    }
+                    Ok(()) => self.figures.accepted.add(1),
                     Err(error) => {
+                        self.listeners[index].note_gone(known);
                         self.figures.accept_errors.add(1);
                         errors.push((key, error));
                     }

@@ -13,6 +13,7 @@
 //! - `dial.rs`     a connection before it is one: names, addresses, the race
 //! - `outbound.rs` connections that we open, and what is asked on them
 //! - `accept.rs`   listeners, and how their connections become ours
+//! - `crowd.rs`    how many of them come from one address
 //! - `handover.rs` connections that one reactor accepts and another serves
 //! - `refused.rs`  what was refused without the application, told
 //! - `shed.rs`     who waits when no descriptor is left
@@ -40,6 +41,7 @@
 
 mod accept;
 pub mod conns;
+mod crowd;
 mod datagram;
 mod dial;
 mod drain;
@@ -62,6 +64,7 @@ mod stream;
 mod switch;
 pub mod timer;
 
+pub use crowd::AddressGuards;
 pub use datagram::DATAGRAM_BYTES_MAX;
 #[cfg(feature = "tls")]
 pub use dial::DialTls;

@@ -11,6 +11,7 @@
 //! Not here: when bytes leave (`drive.rs`), what they are (`conn/`), drains (`drain.rs`).
 
 use super::conns::ConnKey;
+use super::crowd::Crowd;
 use super::drive::{Connection, Phase};
 use super::flush::LONG_BYTES_MIN;
 use super::handover::Source;
@@ -30,7 +31,6 @@ use crate::transport::{
     tls::{PeerCertificate, TlsAgreement},
 };
 use crate::ws::MessageKind;
-use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::time::Instant;
@@ -77,6 +77,7 @@ impl<N: Net> Reactor<N> {
         let key = ListenerKey(self.next_listener);
         let source = open(&mut self.net, u64::from(key.0))?;
         self.next_listener += 1;
+        let crowd = Crowd::new(settings.limits.connections_per_ip_max, self.now);
         self.listeners.push(Listener {
             key,
             source,
@@ -89,7 +90,7 @@ impl<N: Net> Reactor<N> {
             waiting: false,
             held: false,
             open: 0,
-            by_ip: HashMap::new(),
+            crowd,
             rests_until: None,
         });
         Ok(key)

@@ -9,7 +9,8 @@
 //!
 //! Invariants
 //! - Who hands lines over never waits for the place: what finds no room is dropped, and the caller
-//!   counts it.
+//!   counts it. Opening one, the first time, waits for a second at most: a pipe in the file system
+//!   that nobody reads from would otherwise hold up who opens it for ever.
 //! - When the last who writes there has gone, what waits is written; but a place that takes nothing
 //!   holds the end of the process up for two seconds at most.
 //! - A file is appended to, and opened anew when that is asked: who rotates logs renames first.
@@ -18,7 +19,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::time::Duration;
 
 /// Bytes of lines that may wait: a second of very many requests.
@@ -32,6 +33,9 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// The sinks that are open, by their place.
 static OPEN: Mutex<Vec<(String, Weak<Handle>)>> = Mutex::new(Vec::new());
+
+/// How long a place may take to open.
+const OPEN_WAIT: Duration = Duration::from_secs(1);
 
 /// What names standard output.
 const STDOUT: &str = "-";
@@ -83,18 +87,27 @@ impl Sink {
             is_file: place != STDOUT,
             ..Shared::default()
         });
-        let writer = Writer {
+        let mut writer = Writer {
             shared: Arc::clone(&shared),
-            file: match place {
-                STDOUT => None,
-                path => Some(open_file(path)?),
-            },
+            file: None,
             place: place.to_owned(),
             has_failed: false,
         };
+        let (tell, told) = mpsc::channel();
         std::thread::Builder::new()
             .name("access log".to_owned())
-            .spawn(|| writer.run())?;
+            .spawn(move || {
+                let opened = writer.open();
+                let is_open = opened.is_ok();
+                // Who asked may have given up.
+                if tell.send(opened).is_ok() && is_open {
+                    writer.run();
+                }
+            })?;
+        told.recv_timeout(OPEN_WAIT).unwrap_or_else(|_| {
+            let what = "it does not open; if it is a pipe, nobody reads from it";
+            Err(io::Error::new(io::ErrorKind::TimedOut, what))
+        })?;
         let handle = Arc::new(Handle(shared));
         open.push((place.to_owned(), Arc::downgrade(&handle)));
         Ok(Self(handle))
@@ -153,6 +166,14 @@ struct Writer {
 }
 
 impl Writer {
+    /// Opens the place for the first time.
+    fn open(&mut self) -> io::Result<()> {
+        if self.shared.is_file {
+            self.file = Some(open_file(&self.place)?);
+        }
+        Ok(())
+    }
+
     fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let mut lines = Vec::new();

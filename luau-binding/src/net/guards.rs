@@ -10,7 +10,7 @@
 //!
 //! Invariants
 //! - What is not asked for costs nothing.
-//! - Tables are bounded: by addresses here, by connections elsewhere.
+//! - Tables are bounded, and those of addresses hold for all workers (`addresses.rs` of core).
 //! - A word about the client counts only from a peer that is trusted, and of several the last one
 //!   that no trusted peer has added.
 //!
@@ -21,21 +21,20 @@ use super::response;
 use super::server::ServerState;
 use super::socket::SocketState;
 use crate::bridge;
+use crate::crew::{Bounds, Tables};
 use crate::runtime::Worker;
 use crate::value::{Options, describe};
 use crate::vm::{self, Kind, Raise, Stack};
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 use hukilau_core::http1::Request;
 use hukilau_core::proxy_header::{AddressBlock, ProxyHeaders};
 use hukilau_core::reactor::conns::ConnKey;
+use hukilau_core::reactor::{AddressGuards, ListenerKey};
 use hukilau_core::transport::{Endpoint, Peer};
 use hukilau_core::ws::close_code;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
-
-/// Addresses whose rates are known at once. When more come, those that rest are forgotten; a flood
-/// from more addresses than this finds the table empty again.
-const ADDRESSES_MAX: usize = 65_536;
+use std::sync::Arc;
 
 /// Seconds for which unused rate is saved up.
 const SAVED_SECONDS: f64 = 2.0;
@@ -68,53 +67,13 @@ fn most(rate: f64) -> f64 {
     (rate * SAVED_SECONDS).max(1.0)
 }
 
-/// A rate for each address.
-#[derive(Debug)]
-struct PerAddress {
-    rate: f64,
-    buckets: RefCell<HashMap<IpAddr, Bucket>>,
-}
-
-impl PerAddress {
-    /// Whether `ip` may do it once more.
-    fn admits(&self, ip: IpAddr, now: f64) -> bool {
-        let (rate, mut buckets) = (self.rate, self.buckets.borrow_mut());
-        let ip = network(ip);
-        if buckets.len() >= ADDRESSES_MAX && !buckets.contains_key(&ip) {
-            buckets.retain(|_, bucket| {
-                bucket.refill(rate, now);
-                bucket.level < most(rate)
-            });
-            if buckets.len() >= ADDRESSES_MAX {
-                buckets.clear();
-            }
-        }
-        let bucket = buckets.entry(ip).or_insert(Bucket::full(rate, now));
-        bucket.refill(rate, now);
-        let admits = bucket.level >= 1.0;
-        if admits {
-            bucket.level -= 1.0;
-        }
-        admits
-    }
-}
-
-/// Who counts as one: an IPv4 address, or the 64 bits of IPv6 that a client is usually given.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => IpAddr::V4(ip),
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-    }
-}
-
 /// The guards of one server.
 #[derive(Debug, Default)]
 pub(crate) struct Guards {
-    requests: Option<PerAddress>,
-    handshakes: Option<PerAddress>,
+    /// What an address may do.
+    pub(super) bounds: Bounds,
+    /// What addresses have done, once it listens, if that is bounded.
+    tables: OnceCell<Arc<Tables>>,
     trusted: Vec<AddressBlock>,
     /// Whose connections begin with a header of the PROXY protocol.
     pub(super) proxy_headers: ProxyHeaders,
@@ -123,11 +82,12 @@ pub(crate) struct Guards {
 }
 
 impl Guards {
-    /// Reads what `options` of `net.serve` at `endpoint` say.
+    /// Reads what `options` of `net.serve` at `endpoint` say, which speaks TLS or not.
     pub(super) fn read(
         stack: &mut Stack<'_>,
         options: Options<'_>,
         endpoint: &Endpoint,
+        has_tls: bool,
     ) -> Result<Self, Raise> {
         let mut guards = Self::default();
         if let Some(index) = options.table(stack, c"limits")? {
@@ -135,46 +95,38 @@ impl Guards {
                 index,
                 owner: "net.serve: limits",
             };
-            let per_address = |rate| PerAddress {
-                rate: f64::from(rate),
-                buckets: RefCell::default(),
-            };
-            let requests = given.whole(stack, c"requestsPerSecondPerIp", (1, 1 << 30))?;
             let handshakes = given.whole(stack, c"handshakesPerSecondPerIp", (1, 1 << 30))?;
-            guards.requests = requests.map(per_address);
-            guards.handshakes = handshakes.map(per_address);
+            guards.bounds = Bounds {
+                connections: given.whole(stack, c"connectionsPerIp", (1, 1 << 24))?,
+                requests: given.whole(stack, c"requestsPerSecondPerIp", (1, 1 << 30))?,
+                upgrades: handshakes,
+                tls_handshakes: handshakes.filter(|_| has_tls),
+            };
             stack.pop(1);
         }
-        if let Some(index) = options.table(stack, c"trustProxy")? {
-            let must =
-                "option 'trustProxy' must be a list of addresses or blocks such as \"10.0.0.0/8\"";
-            let mut cursor = 0;
-            while let Some(next) = stack.next_entry(index, cursor) {
-                cursor = next;
-                let (key, value) = (stack.len() - 1, stack.len());
-                if stack.kind(key) != Kind::Number {
-                    let found = describe(stack, key);
-                    return Err(options.error(format!("{must}; one of its keys is {found}")));
-                }
-                let text = stack.string(value).map(String::from_utf8_lossy);
-                let Some(block) = text.as_deref().and_then(AddressBlock::parse) else {
-                    let found = describe(stack, value);
-                    return Err(options.error(format!("{must}, not of {found}")));
-                };
-                stack.pop(2);
-                guards.trusted.push(block);
-            }
-            stack.pop(1);
-        }
-        if options.flag(stack, c"proxyProtocol")?.unwrap_or(false) {
-            // A socket in the file system is reached by whom its permissions let.
-            if guards.trusted.is_empty() && matches!(endpoint, Endpoint::Ip(_)) {
-                return Err(options
-                    .error("option 'proxyProtocol' needs the proxies' addresses in 'trustProxy'"));
-            }
-            guards.proxy_headers = ProxyHeaders::From(guards.trusted.clone());
-        }
+        (guards.trusted, guards.proxy_headers) = read_proxies(stack, options, endpoint)?;
         Ok(guards)
+    }
+
+    /// The server listens by `listener`: from now on it knows what its address does at all workers.
+    pub(super) fn begin(&self, worker: &Worker, listener: ListenerKey) {
+        if !self.bounds.is_any() {
+            return;
+        }
+        let mut reactor = worker.reactor.borrow_mut();
+        let Some(at) = reactor.local_endpoint(listener) else {
+            return;
+        };
+        let tables = worker.peers.tables(&at, self.bounds, reactor.now());
+        let guards = AddressGuards {
+            connections: Arc::clone(&tables.connections),
+            tls_handshakes: tables.tls_handshakes.clone(),
+            trusted: self.trusted.clone(),
+            epoch: tables.epoch,
+        };
+        reactor.guard_addresses(listener, guards);
+        // It begins once.
+        let _ = self.tables.set(tables);
     }
 
     fn trusts(&self, ip: IpAddr) -> bool {
@@ -236,6 +188,47 @@ impl Guards {
         let (of, peer) = forwarded.remove(&conn.index())?;
         (of == conn).then_some(peer)
     }
+}
+
+/// Reads `trustProxy` and `proxyProtocol` of who listens at `endpoint`.
+pub(in crate::net) fn read_proxies(
+    stack: &mut Stack<'_>,
+    options: Options<'_>,
+    endpoint: &Endpoint,
+) -> Result<(Vec<AddressBlock>, ProxyHeaders), Raise> {
+    let mut trusted = Vec::new();
+    if let Some(index) = options.table(stack, c"trustProxy")? {
+        let must =
+            "option 'trustProxy' must be a list of addresses or blocks such as \"10.0.0.0/8\"";
+        let mut cursor = 0;
+        while let Some(next) = stack.next_entry(index, cursor) {
+            cursor = next;
+            let (key, value) = (stack.len() - 1, stack.len());
+            if stack.kind(key) != Kind::Number {
+                let found = describe(stack, key);
+                return Err(options.error(format!("{must}; one of its keys is {found}")));
+            }
+            let text = stack.string(value).map(String::from_utf8_lossy);
+            let Some(block) = text.as_deref().and_then(AddressBlock::parse) else {
+                let found = describe(stack, value);
+                return Err(options.error(format!("{must}, not of {found}")));
+            };
+            stack.pop(2);
+            trusted.push(block);
+        }
+        stack.pop(1);
+    }
+    if !options.flag(stack, c"proxyProtocol")?.unwrap_or(false) {
+        return Ok((trusted, ProxyHeaders::Never));
+    }
+    // A socket in the file system is reached by whom its permissions let.
+    if trusted.is_empty() && matches!(endpoint, Endpoint::Ip(_)) {
+        return Err(
+            options.error("option 'proxyProtocol' needs the proxies' addresses in 'trustProxy'")
+        );
+    }
+    let headers = ProxyHeaders::From(trusted.clone());
+    Ok((trusted, headers))
 }
 
 /// An address as proxies write it: with a port, in brackets, in quotes.
@@ -305,14 +298,14 @@ pub(crate) fn admit(
     let Some(Peer::Ip(peer)) = origin.peer else {
         return true;
     };
-    let handshakes = guards.handshakes.as_ref().filter(|_| upgrades);
-    let rates = [guards.requests.as_ref(), handshakes];
-    let mut rates = rates.into_iter().flatten().peekable();
-    if rates.peek().is_none() {
+    let Some(tables) = guards.tables.get() else {
         return true;
-    }
-    let now = vm::clock();
-    let admits = rates.all(|rate| rate.admits(peer.ip(), now));
+    };
+    let upgrades = tables.upgrades.as_ref().filter(|_| upgrades);
+    let mut rates = tables.requests.iter().chain(upgrades);
+    let now = worker.reactor.borrow().now();
+    let since = now.saturating_duration_since(tables.epoch);
+    let admits = rates.all(|rate| rate.admits(peer.ip(), since));
     if !admits {
         let fields: &[(&[u8], &[u8])] = &[(b"retry-after", b"1")];
         response::respond_plain(worker, origin.conn, origin.exchange, 429, fields);
@@ -430,7 +423,7 @@ pub(super) fn admit_message(worker: &Worker, socket: &SocketState, len: usize) -
 
 #[cfg(test)]
 mod tests {
-    use super::{Bucket, Meter, PerAddress, Verdict, address, is_secure, parameter};
+    use super::{Bucket, Meter, Verdict, address, is_secure, parameter};
 
     #[test]
     fn rfc7239_6_addresses_come_with_ports_brackets_and_quotes() {
@@ -469,20 +462,6 @@ mod tests {
         }
         let element = b"for=1.2.3.4;Proto=https";
         assert_eq!(parameter(element, b"proto").and_then(is_secure), Some(true));
-    }
-
-    #[test]
-    fn an_address_may_save_up_for_two_seconds_and_others_are_others() {
-        let rate = PerAddress {
-            rate: 5.0,
-            buckets: Default::default(),
-        };
-        let (one, other) = ("1.1.1.1".parse().unwrap(), "1.1.1.2".parse().unwrap());
-        let admitted = |ip, now| (0..100).filter(|_| rate.admits(ip, now)).count();
-        assert_eq!(admitted(one, 50.0), 10);
-        assert_eq!(admitted(other, 50.0), 10);
-        assert_eq!(admitted(one, 50.5), 2);
-        assert_eq!(admitted(one, 90.0), 10);
     }
 
     #[test]

@@ -149,7 +149,6 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
     options.check_keys(stack, OPTIONS)?;
     let endpoint = read_endpoint(stack, options)?;
     let limits = options::read_limits(stack, options)?;
-    let guards = Guards::read(stack, options, &endpoint)?;
     let request = options.function(stack, c"request")?;
     let error = options.function(stack, c"error")?;
     let streams_bodies = options.flag(stack, c"streamBody")?.unwrap_or(false);
@@ -160,6 +159,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
     let refusals = options::read_refusals(stack, options)?;
     let log = Log::read(stack, options, &refusals)?;
     let tls = Tls::read(stack, options)?;
+    let guards = Guards::read(stack, options, &endpoint, tls.is_some())?;
     let config = ServerConfig {
         tls: tls.as_ref().map(Tls::shared),
         limits: Some(limits),
@@ -175,6 +175,7 @@ fn serve_options(stack: &mut Stack<'_>, index: i32) -> Outcome {
         let (at, problem) = (show(&endpoint), plain(&error));
         options.error(format!("cannot listen on {at}: {problem}"))
     })?;
+    guards.begin(worker, listener);
     let bound = worker.reactor.borrow().local_endpoint(listener);
     let (address, port) = place(&bound.unwrap_or(endpoint));
     let sees_server = |request| stack.sees_argument(request, 2);

@@ -23,6 +23,13 @@ pub(super) enum Delay {
 }
 
 impl Runtime {
+    /// Whether it goes on though a drain has left it nothing to do: while other workers have something,
+    /// who asks how the process is may be answered by this one.
+    pub(super) fn stays_for_probes(&self) -> bool {
+        let is_asked = self.stop.asked().is_some();
+        is_asked && self.metrics.is_some() && self.worker.peers.note_drained()
+    }
+
     /// How long the next turn may wait, counted from the last one.
     pub(super) fn delay(&self, turned_at: f64) -> Delay {
         let worker = &self.worker;

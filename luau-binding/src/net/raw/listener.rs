@@ -12,8 +12,7 @@
 
 use super::{Dropped, Stream, StreamState, error_words, wake_with_nil};
 use crate::bridge::{Failure, Purpose};
-use crate::net::server;
-use crate::net::{methods, tls::Tls};
+use crate::net::{guards, methods, server, tls::Tls};
 use crate::runtime::Worker;
 use crate::scheduler::{self, WaitKey};
 use crate::value::{Options, bad_argument};
@@ -35,6 +34,8 @@ const OPTIONS: &[&str] = &[
     "backlog",
     "reusePort",
     "balance",
+    "trustProxy",
+    "proxyProtocol",
     "accept",
 ];
 
@@ -129,8 +130,10 @@ pub(crate) fn listen(stack: &mut Stack<'_>) -> Outcome {
     let callback = options.function(stack, c"accept")?;
     let how = server::read_listening(stack, options)?;
     let tls = Tls::read_for_streams(stack, options, c"tls")?;
+    let (_, proxy_headers) = guards::read_proxies(stack, options, &endpoint)?;
     let config = ServerConfig {
         protocol: Protocol::Stream,
+        proxy_headers,
         tls: tls.as_ref().map(Tls::shared),
         ..ServerConfig::default()
     };

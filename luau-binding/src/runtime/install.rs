@@ -26,7 +26,8 @@ pub(super) fn install(
         .set_optimization_level(1)
         .set_debug_level(1);
     lua.set_compiler(compiler);
-    lua.enable_jit(options.codegen);
+    // What is loaded below runs once: translating it would take longer than running it.
+    lua.enable_jit(false);
     let globals = lua.globals();
     globals.raw_set("loadstring", mlua::Nil)?;
     let requirer = Requirer::running(options.loaded.clone());

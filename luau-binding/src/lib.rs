@@ -47,6 +47,7 @@ pub use mlua;
 pub use require::Loaded;
 pub use runtime::{BUDGET, Options, Runtime, Stop, Turn};
 pub use surface::Dialect;
+pub use vm::heap::keep_freed_memory;
 
 /// The name of the chunk for a script that is read from standard input.
 pub const STDIN_CHUNK: &str = require::STDIN_CHUNK;

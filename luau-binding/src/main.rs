@@ -16,6 +16,7 @@ use command::args::{self, Command, HELP};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    hukilau::keep_freed_memory();
     let done = match args::parse(lexopt::Parser::from_env()) {
         Ok(Command::Help) => {
             command::say(HELP.trim_end());

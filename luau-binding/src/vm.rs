@@ -37,6 +37,7 @@ mod collector;
 pub(crate) mod coroutine;
 mod function;
 pub(crate) mod guard;
+pub(crate) mod heap;
 pub(crate) mod object;
 pub(crate) mod tape;
 #[cfg(test)]

@@ -31,6 +31,8 @@ mod alloc;
 #[cfg(test)]
 mod asking;
 #[cfg(test)]
+mod brief;
+#[cfg(test)]
 mod browser;
 #[cfg(test)]
 mod cli;

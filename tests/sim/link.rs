@@ -362,6 +362,8 @@ impl World {
         self.closed_tokens.extend(link.token.take());
         if abort || !link.inbound.is_empty() {
             link.unsent.clear();
+            // There is no end behind what never comes.
+            link.we_finish = false;
             self.soon(Happening::ResetToPeer(id));
         } else {
             self.finish(id);

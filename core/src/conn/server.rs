@@ -122,6 +122,8 @@ pub struct ServerConn {
     is_over: bool,
     /// The request that is arriving will be the last.
     is_draining: bool,
+    /// The client has said that the newest request is its last.
+    peer_leaves: bool,
 }
 
 /// The largest of the drivers, whose room every connection has.
@@ -138,6 +140,7 @@ impl ServerConn {
             deadline,
             is_over: false,
             is_draining: false,
+            peer_leaves: false,
         }
     }
 
@@ -255,6 +258,12 @@ impl ServerConn {
     /// Bytes of answers that wait for the answers before them.
     pub fn held_bytes(&self) -> usize {
         self.pipeline.held_bytes()
+    }
+
+    /// Whether the client has said that it asks no more, and all that it had to say has come: who keeps to
+    /// that (RFC 9112 §9.6) sends nothing that a close could destroy our answer by.
+    pub fn has_heard_all(&self) -> bool {
+        self.peer_leaves && matches!(self.state, State::Done(None))
     }
 
     /// Whether nothing has been received of a next request and nothing is owed.

@@ -7,6 +7,8 @@
 //! Invariants
 //! - One turn accepts at most `Limits::accepts_per_turn` connections, and none into a full table.
 //! - A connection counts for an address from when its client's is known.
+//! - An accepted connection is read before it is registered: its request may be here, and it over, by
+//!   the next poll.
 //! - A listener that the system refused an accept rests, so that scarce descriptors cost no spin; who
 //!   waits at it is told (`shed.rs`).
 //!
@@ -268,7 +270,8 @@ impl<N: Net> Reactor<N> {
                         };
                         let out = SendBuffer::new(&self.pool);
                         let conn = Connection::new(transport, driver, out, limits, key, peer);
-                        self.admit(conn)
+                        self.admit(conn);
+                        Ok(())
                     }
                     Err((socket, error)) => {
                         self.net.close(socket, true);
@@ -316,7 +319,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    fn admit(&mut self, mut conn: Connection<N::Socket>) -> io::Result<()> {
+    fn admit(&mut self, mut conn: Connection<N::Socket>) {
         conn.begin_handshake(self.now);
         // A server's connection is told by its first request.
         conn.connecting = conn.is_stream();
@@ -324,26 +327,45 @@ impl<N: Net> Reactor<N> {
             Ok(key) => key,
             // The caller has asked; a full table takes nothing.
             Err(conn) => {
-                conn.transport.close(&mut self.net, true);
-                return Ok(());
+                return conn.transport.close(&mut self.net, true);
             }
         };
         let Some(conn) = self.conns.get_mut(key) else {
-            return Ok(());
+            return;
         };
-        if let Err(error) = self
-            .net
-            .register(conn.transport.socket_mut(), key.to_token())
-        {
-            if let Some(conn) = self.conns.remove(key) {
-                conn.transport.close(&mut self.net, true);
-            }
-            return Err(error);
-        }
+        // A request follows the handshake of TCP at once: it may be here, and the connection over,
+        // before the next poll. TLS takes its share of handshakes when there is something to read.
+        conn.readable = !conn.transport.is_handshaking();
+        self.unregistered.push(key);
         if conn.connecting {
             self.touch(key);
         }
         self.schedule(key);
-        Ok(())
     }
+
+    /// Has the next poll report on connections that were accepted since the last one and are still
+    /// there; what has come meanwhile, it reports, too.
+    pub(super) fn register_accepted(&mut self, inbox: &mut Inbox) {
+        let mut accepted = core::mem::take(&mut self.unregistered);
+        for key in accepted.drain(..) {
+            let Some(conn) = self.conns.get_mut(key) else {
+                continue;
+            };
+            let socket = conn.transport.socket_mut();
+            if let Err(error) = self.net.register(socket, key.to_token()) {
+                self.figures.accept_errors.add(1);
+                inbox.deliver_accept_error(conn.listener, again(&error));
+                conn.cut(Cause::Io(error));
+                self.settle(key, inbox);
+            }
+        }
+        self.unregistered = accepted;
+    }
+}
+
+/// The same error, to be told twice.
+fn again(error: &io::Error) -> io::Error {
+    error
+        .raw_os_error()
+        .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }

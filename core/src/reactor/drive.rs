@@ -244,7 +244,8 @@ impl<S> Connection<S> {
         self.arrive(key, cx.inbox);
         if self.phase == Phase::Open && self.driver.appetite() == Appetite::Close {
             self.phase = Phase::Finishing;
-            self.spill = None;
+            // Who has sent more than was heard may go on sending.
+            self.readable |= self.spill.take().is_some();
             if !self.out.is_empty() && self.own_deadline.is_none() {
                 self.own_deadline = cx.now.checked_add(self.limits.write_timeout);
             }
@@ -286,13 +287,25 @@ impl<S> Connection<S> {
     fn part<N: Net<Socket = S>>(&mut self, key: ConnKey, cx: &mut Context<'_, N>) -> Fate {
         let rested = matches!(self.cause, Some(Cause::TimedOut(Deadline::Idle)));
         self.deliver_closed(key, cx);
-        // A peer that we cannot tell has left already: there is nobody to wait for.
-        if self.eof || rested || self.transport.shutdown_write(cx.net).is_err() {
+        // A peer that we cannot tell has left already: there is nobody to wait for. Nor is there if it
+        // sends nothing more, as then no reset can overtake our answer.
+        let is_done = self.eof || rested || self.has_heard_all();
+        if is_done || self.transport.shutdown_write(cx.net).is_err() {
             return Fate::Ends { abort: false };
         }
         self.phase = Phase::Lingering;
         self.own_deadline = cx.now.checked_add(self.limits.linger_timeout);
         Fate::Stays
+    }
+
+    /// Whether the peer has said that it sends nothing more, and nothing of it is unread: closing the
+    /// socket then says the end as shutting our side would. Over TLS its `close_notify` is to come.
+    fn has_heard_all(&self) -> bool {
+        let Driver::Server(server) = &self.driver else {
+            return false;
+        };
+        let is_plain = matches!(self.transport, Transport::Plain(_));
+        is_plain && !self.readable && server.has_heard_all()
     }
 
     fn deliver_closed<N>(&mut self, key: ConnKey, cx: &mut Context<'_, N>) {

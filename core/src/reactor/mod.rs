@@ -171,6 +171,8 @@ pub struct Reactor<N: Net> {
     next_listener: u32,
     /// Connections that may be read.
     queues: Queues,
+    /// Connections that were accepted since the last poll.
+    unregistered: Vec<ConnKey>,
     /// Connections to settle at the start of the next turn.
     dirty: Vec<ConnKey>,
     wheel: TimerWheel,
@@ -217,6 +219,7 @@ impl<N: Net> Reactor<N> {
             handover: Handover::default(),
             next_listener: 1,
             queues: Queues::default(),
+            unregistered: Vec::new(),
             dirty: Vec::new(),
             wheel: TimerWheel::new(now),
             mailbox: Mailbox::new(net.waker()),
@@ -249,6 +252,7 @@ impl<N: Net> Reactor<N> {
         }
         inbox.deliver_turned_away(&mut self.scratch.turned_away);
         self.settle_dirty(inbox);
+        self.register_accepted(inbox);
         self.wait(inbox, wake_at)?;
         self.collect_mail();
         self.collect_resolved(inbox);

@@ -192,7 +192,8 @@ pub trait Net {
     fn local_endpoint(&self, listener: &Self::Listener) -> io::Result<Endpoint>;
 
     /// Takes one waiting connection. Its socket does not block, sends without delay
-    /// (`TCP_NODELAY`), and reports nothing until [`register`](Self::register) is called.
+    /// (`TCP_NODELAY`), and reports nothing until [`register`](Self::register) is called; it may be read
+    /// and written before.
     ///
     /// # Errors
     /// `WouldBlock` when none waits: the next one will be announced. `ConnectionAborted` if it

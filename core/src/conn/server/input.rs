@@ -137,6 +137,7 @@ impl ServerConn {
     /// Opens an exchange for a request just parsed.
     fn open(&mut self, head: &RequestHead, out: &mut SendBuffer) -> Exchange {
         let exchange = self.pipeline.open(asked(head));
+        self.peer_leaves = !head.keeps_alive;
         if !head.keeps_alive || self.is_draining {
             self.pipeline.close_after(exchange);
         }

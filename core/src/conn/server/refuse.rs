@@ -91,6 +91,8 @@ impl ServerConn {
         (body, more): Words<'_>,
         out: &mut SendBuffer,
     ) {
+        // What it goes on sending is not what it said that it would.
+        self.peer_leaves = false;
         let settings = Rc::clone(&self.settings);
         let manner = settings.refusals.of(status);
         let is_known = matches!(self.state, State::Body { .. } | State::Upgrade { .. });

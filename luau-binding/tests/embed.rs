@@ -146,6 +146,46 @@ fn a_runtime_lives_on_a_thread_of_the_hosts_choice_and_is_stopped_from_another()
 }
 
 #[test]
+fn a_runtime_may_be_dropped_in_the_middle_of_everything() {
+    let mut runtime = runtime();
+    let waiters = Rc::new(RefCell::new(Vec::new()));
+    let taken = Rc::clone(&waiters);
+    add_ask(&runtime, move |_, waiter| taken.borrow_mut().push(waiter));
+    let source = br#"
+        local net, task = require("@huki/net"), require("@huki/task")
+        local ask = require("@app/host").ask
+        local server = net.serve({
+            streamBody = true,
+            request = function(request) request:read() end,
+            websocket = { message = function(ws) ws:next() end },
+        })
+        local url = `127.0.0.1:{server.port}/`
+        for _, wait in {
+            function() ask("never") end,
+            function() task.wait(1e6) end,
+            function() net.request({ url = "http://" .. url, method = "POST", body = function() task.wait(1e6) end }) end,
+            function() net.websocket("ws://" .. url):next() end,
+            function() net.resolve("localhost") task.wait(1e6) end,
+            function() task.every(1000, function() task.wait(1e6) end) end,
+            function() net.udp():receive() end,
+        } do
+            task.spawn(wait)
+        end"#;
+    runtime.start_source("=app", source).expect("it starts");
+    for _ in 0..50 {
+        let turn = runtime.turn(Some(Duration::from_millis(2)));
+        assert_eq!(turn.expect("no error"), Turn::Running);
+    }
+    drop(runtime);
+    // Answers that come too late reach nobody.
+    for waiter in waiters.take() {
+        std::thread::spawn(move || waiter.resume("late"))
+            .join()
+            .expect("no panic");
+    }
+}
+
+#[test]
 fn a_listener_of_the_host_shares_the_reactor_with_scripts() {
     use hukilau::core::conn::Response;
     use hukilau::core::reactor::ServerConfig;

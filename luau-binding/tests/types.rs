@@ -82,24 +82,91 @@ const OBJECTS: &[(&str, &str, usize)] = &[
     ("Server", include_str!("../src/net/server.rs"), 0),
     ("Stream", include_str!("../src/net/stream.rs"), 0),
     ("EventStream", include_str!("../src/net/events.rs"), 0),
+    ("RawStream", include_str!("../src/net/raw/stream.rs"), 0),
+    ("Listener", include_str!("../src/net/raw/listener.rs"), 0),
+    ("UdpSocket", include_str!("../src/net/raw/udp.rs"), 0),
     ("Ticker", include_str!("../src/std/every.rs"), 1),
 ];
 
 #[test]
 fn every_member_of_an_object_is_documented_and_every_documented_member_listed() {
     for (name, file, module) in OBJECTS {
-        let (_, behind) = file
-            .split_once("const MEMBERS: &[&str] = &[")
-            .expect("it has members");
-        let (list, _) = behind.split_once("];").expect("the list ends");
-        let mut listed: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
-        listed.sort_unstable();
         assert_eq!(
             fields(hukilau::TYPE_MODULES[*module].1, name),
-            listed,
+            listed(file, "const MEMBERS: &[&str] = &["),
             "{name}"
         );
     }
+}
+
+#[test]
+fn every_option_that_is_taken_is_documented_and_no_other() {
+    let serve = include_str!("../src/net/server.rs");
+    let nested = include_str!("../src/net/server/options.rs");
+    let client = include_str!("../src/net/client/options.rs");
+    let (options, given) = ("const OPTIONS: &[&str] = &[", "check_keys(stack, &[");
+    for (name, file, list) in [
+        ("ServeOptions", serve, options),
+        (
+            "WebSocketOptions",
+            nested,
+            "const WEBSOCKET_OPTIONS: &[&str] = &[",
+        ),
+        ("LimitOptions", nested, "const LIMITS: &[&str] = &["),
+        ("CompressionOptions", nested, "let known = ["),
+        (
+            "BackpressureOptions",
+            nested,
+            "check_keys(stack, &[\"limit\"",
+        ),
+        ("RefusalPage", nested, given),
+        (
+            "AccessLogOptions",
+            include_str!("../src/access.rs"),
+            "check_keys(stack, &[\"path\"",
+        ),
+        ("ServerEvent", include_str!("../src/net/events.rs"), given),
+        (
+            "ConnectOptions",
+            include_str!("../src/net/raw/connect.rs"),
+            options,
+        ),
+        (
+            "ListenOptions",
+            include_str!("../src/net/raw/listener.rs"),
+            options,
+        ),
+        (
+            "StreamTlsOptions",
+            include_str!("../src/net/raw/tls.rs"),
+            "const CLIENT_OPTIONS: &[&str] = &[",
+        ),
+        (
+            "ClientTlsOptions",
+            include_str!("../src/net/client/tls.rs"),
+            options,
+        ),
+        ("RequestOptions", client, "const REQUEST: &[&str] = &["),
+        ("WebSocketRequest", client, "const WEBSOCKET: &[&str] = &["),
+        (
+            "JsonDecodeOptions",
+            include_str!("../src/json/face.rs"),
+            "check_keys(stack, &[\"null\"",
+        ),
+    ] {
+        let documented = fields(hukilau::TYPE_MODULES[0].1, name);
+        assert_eq!(documented, listed(file, list), "{name}");
+    }
+}
+
+/// The names of a list in a source file, which `begins` so, sorted.
+fn listed<'s>(file: &'s str, begins: &str) -> Vec<&'s str> {
+    let at = file.find(begins).expect("the list is there");
+    let from = at + begins.rfind('[').expect("it begins with a bracket");
+    let (list, _) = file[from..].split_once(']').expect("the list ends");
+    let mut listed: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    listed.sort_unstable();
+    listed
 }
 
 #[test]

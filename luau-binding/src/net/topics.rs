@@ -125,6 +125,9 @@ fn name<'s>(stack: &'s Stack<'_>, method: &str) -> Result<&'s [u8], Raise> {
 fn refused(method: &str, misuse: Misuse) -> Raise {
     Raise::from(match misuse {
         Misuse::Gone | Misuse::Closing => format!("{method}: the WebSocket is closed"),
+        Misuse::InvalidTopic => {
+            format!("{method}: the topic's name is longer than limits.topicBytes allows")
+        }
         other => format!("{method}: {other}"),
     })
 }

@@ -249,6 +249,8 @@ fn text(members: &[Member]) -> String {
         &f.responses
     });
     messages(&mut page);
+    let pressed = "Times that a connection came under pressure, and its writer was told to wait.";
+    page.counter("pressure_total", pressed, |f| &f.pressed);
     let relieved = "Times that a connection under pressure could be written to again.";
     page.counter("pressure_relieved_total", relieved, |f| &f.relieved);
     page.counter("received_bytes_total", "Bytes read.", |f| &f.bytes_received);

@@ -383,6 +383,35 @@ fn during_a_drain_the_process_is_alive_and_not_ready() {
     served.wait();
 }
 
+#[test]
+fn a_writer_that_is_told_to_wait_is_counted_and_counted_again_when_it_may_go_on() {
+    let served = Measured::start(
+        &[],
+        r#"
+        local net = require("@huki/net")
+        local server = net.serve({ port = 0, websocket = {
+            message = function(ws)
+                local sent = 0
+                repeat sent += 1 until not ws:send(string.rep("x", 65_000))
+                ws:send(`{sent + 1}`)
+            end,
+        } })
+        print(server.port)
+    "#,
+    );
+    let stream = TcpStream::connect(("127.0.0.1", served.port)).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    let (mut client, head) = Client::upgrade(stream, "/", "");
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    client.text("go");
+    while served.sum("hukilau_pressure_total", &[]) == 0.0 {}
+    while client.receive().payload.len() == 65_000 {}
+    while served.sum("hukilau_pressure_relieved_total", &[]) == 0.0 {}
+    assert_eq!(served.sum("hukilau_pressure_total", &[]), 1.0);
+    drop(client);
+    served.end();
+}
+
 /// Of two workers one has nothing left to do long before the other.
 #[test]
 fn probes_are_answered_until_the_last_of_all_workers_has_come_to_its_end() {

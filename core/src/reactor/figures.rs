@@ -174,6 +174,8 @@ pub struct Figures {
     pub closed_behind: Counter,
     /// Publications of other threads that found no room in the mailbox.
     pub publications_lost: Gauge,
+    /// How often a sender that was not waiting was told to wait.
+    pub pressed: Counter,
     /// How often a sender that was to wait could go on.
     pub relieved: Counter,
     /// Bytes that were read; inside TLS, what it carries.

@@ -49,7 +49,7 @@ impl<N: Net> Reactor<N> {
         } else {
             websocket.send(kind, payload, &mut connection.out)?;
         }
-        Ok(connection.pressure(None))
+        Ok(connection.pressure(None, &self.figures))
     }
 }
 

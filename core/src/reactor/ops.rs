@@ -13,6 +13,7 @@
 use super::conns::ConnKey;
 use super::crowd::Crowd;
 use super::drive::{Connection, Phase};
+use super::figures::Figures;
 use super::flush::LONG_BYTES_MIN;
 use super::handover::Source;
 use super::inbox::Cause;
@@ -297,7 +298,7 @@ impl<N: Net> Reactor<N> {
         payload: &[u8],
     ) -> Result<Pressure, Misuse> {
         let now = self.now;
-        let connection = self.roomy_conn(conn)?;
+        let (connection, figures) = self.roomy_conn(conn)?;
         let room = connection.room_for_message(now)?;
         let pressure = match room {
             Room::None(Overflow::Drop) => {
@@ -315,7 +316,7 @@ impl<N: Net> Reactor<N> {
             }
             Room::Enough | Room::None(Overflow::Latest) => {
                 websocket(&mut connection.driver)?.send(kind, payload, &mut connection.out)?;
-                connection.pressure(None)
+                connection.pressure(None, figures)
             }
         };
         let is_sent = pressure != Pressure::Dropped;
@@ -343,7 +344,7 @@ impl<N: Net> Reactor<N> {
     /// # Errors
     /// As [`send`](Self::send), and [`Misuse::PingTooLong`] above 125 bytes.
     pub fn ping(&mut self, conn: ConnKey, payload: &[u8]) -> Result<(), Misuse> {
-        let connection = self.roomy_conn(conn)?;
+        let (connection, _) = self.roomy_conn(conn)?;
         websocket(&mut connection.driver)?.ping(payload, &mut connection.out)?;
         self.touch(conn);
         Ok(())
@@ -432,7 +433,7 @@ impl<N: Net> Reactor<N> {
         write: impl FnOnce(&mut ServerConn, &mut SendBuffer, Instant) -> Result<(), Misuse>,
     ) -> Result<Pressure, Misuse> {
         let now = self.now;
-        let connection = self.roomy_conn(conn)?;
+        let (connection, figures) = self.roomy_conn(conn)?;
         let server = match &mut connection.driver {
             Driver::Server(server) => server,
             Driver::Client(_) | Driver::Stream(_) => return Err(Misuse::WrongRole),
@@ -440,7 +441,7 @@ impl<N: Net> Reactor<N> {
         };
         write(server, &mut connection.out, now)?;
         connection.switch(now);
-        let pressure = connection.pressure(Some(exchange));
+        let pressure = connection.pressure(Some(exchange), figures);
         if !core::mem::replace(&mut connection.dirty, true) {
             self.dirty.push(conn);
         }
@@ -452,6 +453,12 @@ impl<N: Net> Reactor<N> {
         &mut self,
         conn: ConnKey,
     ) -> Result<&mut Connection<N::Socket>, Misuse> {
+        self.open_and_figures(conn)
+            .map(|(connection, _)| connection)
+    }
+
+    #[inline]
+    fn open_and_figures(&mut self, conn: ConnKey) -> Result<Counted<'_, N::Socket>, Misuse> {
         let Some(connection) = self.conns.get_mut(conn) else {
             return Err(if self.dials.contains_key(&conn) {
                 Misuse::NotConnected
@@ -460,17 +467,14 @@ impl<N: Net> Reactor<N> {
             });
         };
         if connection.phase == Phase::Open && !connection.is_cut() {
-            Ok(connection)
+            Ok((connection, &self.figures))
         } else {
             Err(Misuse::Gone)
         }
     }
 
     /// An open connection that may queue more; one that may not is cut.
-    pub(super) fn roomy_conn(
-        &mut self,
-        conn: ConnKey,
-    ) -> Result<&mut Connection<N::Socket>, Misuse> {
+    pub(super) fn roomy_conn(&mut self, conn: ConnKey) -> Result<Counted<'_, N::Socket>, Misuse> {
         let is_full = self.conns.get(conn).is_some_and(|connection| {
             connection.waiting_bytes() > connection.limits.out_bytes_max as usize
         });
@@ -479,9 +483,12 @@ impl<N: Net> Reactor<N> {
             self.touch(conn);
             return Err(Misuse::Gone);
         }
-        self.open_conn(conn)
+        self.open_and_figures(conn)
     }
 }
+
+/// A connection, and where it is counted.
+type Counted<'r, S> = (&'r mut Connection<S>, &'r Figures);
 
 pub(super) fn websocket(driver: &mut Driver) -> Result<&mut WsConn, Misuse> {
     match driver {

@@ -86,7 +86,7 @@ impl<N: Net> Reactor<N> {
     /// [`Misuse::WrongRole`] on a connection that was accepted, or as [`ClientConn::ask`]; nothing
     /// is sent then.
     pub fn ask(&mut self, conn: ConnKey, ask: &Ask<'_>) -> Result<Exchange, Misuse> {
-        let connection = self.roomy_conn(conn)?;
+        let (connection, _) = self.roomy_conn(conn)?;
         let exchange = client(&mut connection.driver)?.ask(ask, &mut connection.out)?;
         self.touch(conn);
         Ok(exchange)
@@ -104,10 +104,10 @@ impl<N: Net> Reactor<N> {
         exchange: Exchange,
         piece: &[u8],
     ) -> Result<Pressure, Misuse> {
-        let connection = self.roomy_conn(conn)?;
+        let (connection, figures) = self.roomy_conn(conn)?;
         let client = client(&mut connection.driver)?;
         client.write_body(exchange, piece, &mut connection.out)?;
-        let pressure = connection.pressure(None);
+        let pressure = connection.pressure(None, figures);
         self.touch(conn);
         Ok(pressure)
     }
@@ -117,7 +117,7 @@ impl<N: Net> Reactor<N> {
     /// # Errors
     /// [`Misuse::Gone`], or as [`ClientConn::finish_body`].
     pub fn finish_request(&mut self, conn: ConnKey, exchange: Exchange) -> Result<(), Misuse> {
-        let connection = self.roomy_conn(conn)?;
+        let (connection, _) = self.roomy_conn(conn)?;
         let outcome = client(&mut connection.driver)?.finish_body(exchange, &mut connection.out);
         self.touch(conn);
         outcome
@@ -143,7 +143,7 @@ impl<N: Net> Reactor<N> {
             self.touch(conn);
             return Err(Misuse::Gone);
         }
-        let connection = self.roomy_conn(conn)?;
+        let (connection, _) = self.roomy_conn(conn)?;
         let client = client(&mut connection.driver)?;
         let exchange = client.open_websocket(opening, entropy, &mut connection.out)?;
         self.touch(conn);

@@ -12,6 +12,7 @@
 //! a connection is cut (`ops.rs`).
 
 use super::drive::Connection;
+use super::figures::Figures;
 use crate::conn::{Driver, Exchange, Pressure};
 
 /// Which of the application's sendings was told to stop.
@@ -31,7 +32,7 @@ impl<S> Connection<S> {
     ///
     /// An answer whose turn it is must not be stopped for what is held behind it: that cannot
     /// leave before it.
-    pub(super) fn pressure(&mut self, exchange: Option<Exchange>) -> Pressure {
+    pub(super) fn pressure(&mut self, exchange: Option<Exchange>, figures: &Figures) -> Pressure {
         let front = self.front();
         let is_held = match (exchange, front) {
             // Numbers wrap; what lies ahead is less than half their range away.
@@ -48,6 +49,9 @@ impl<S> Connection<S> {
         if waits <= self.limits.out_bytes_high as usize {
             return Pressure::Low;
         }
+        figures
+            .pressed
+            .add(usize::from(self.pressed == Pressed::No));
         self.pressed = match (self.pressed, front) {
             (Pressed::No, Some(front)) if is_held => Pressed::Behind(low_byte(front)),
             (Pressed::Behind(before), _) if is_held => Pressed::Behind(before),

@@ -195,7 +195,7 @@ impl<S> Connection<S> {
                 figures.messages_replaced.add(usize::from(is_instead));
             }
         }
-        Ok(self.pressure(None))
+        Ok(self.pressure(None, figures))
     }
 
     /// Whether it may be subscribed to anything; of those that never were it does not matter.

@@ -54,14 +54,14 @@ impl<N: Net> Reactor<N> {
     /// waits already, or has been found to take nothing more; [`Misuse::Closing`] after
     /// [`finish_stream`](Self::finish_stream); [`Misuse::NotAStream`].
     pub fn write_stream(&mut self, conn: ConnKey, bytes: &[u8]) -> Result<Pressure, Misuse> {
-        let connection = self.roomy_conn(conn)?;
+        let (connection, figures) = self.roomy_conn(conn)?;
         let is_deaf = connection.unwritable;
         let stream = stream(&mut connection.driver)?;
         if is_deaf {
             return Err(Misuse::Gone);
         }
         stream.write(bytes, &mut connection.out)?;
-        let pressure = connection.pressure(None);
+        let pressure = connection.pressure(None, figures);
         self.touch(conn);
         Ok(pressure)
     }

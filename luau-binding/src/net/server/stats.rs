@@ -31,6 +31,7 @@ pub(super) fn stats(stack: &mut Stack<'_>) -> Outcome {
         ("messagesDropped", figures.messages_dropped.value()),
         ("messagesReplaced", figures.messages_replaced.value()),
         ("slowPeersClosed", figures.closed_behind.value()),
+        ("pressure", figures.pressed.value()),
         ("pressureRelieved", figures.relieved.value()),
         ("bytesReceived", figures.bytes_received.value()),
         ("bytesSent", figures.bytes_sent.value()),

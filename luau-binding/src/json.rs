@@ -32,6 +32,7 @@ pub(crate) use encode::{Spelling, encode};
 pub(crate) use face::install;
 
 use crate::runtime::Worker;
+use crate::vm::output::Output;
 use crate::vm::tape::{Manner, Shapes};
 use crate::vm::{Pin, Stack};
 use simd_json::{Buffers, INPUT_PADDING, Tape};
@@ -54,7 +55,7 @@ pub(crate) struct Json {
     buffers: Option<(u32, Buffers)>,
     tape: Option<Tape<'static>>,
     shapes: Shapes,
-    output: Vec<u8>,
+    output: Output,
     marks: Option<Marks>,
 }
 

@@ -13,9 +13,8 @@
 //! - `vm/coroutine.rs`  threads: create, resume, reset, trace
 //! - `vm/guard.rs`      the bounds of script code: time and memory
 //! - `vm/collector.rs` how long the collector works
-//! - `vm/tape.rs`       parsed JSON onto the stack
-//! - `vm/texts.rs`      tables of texts, and clones of them
-//! - `vm/walk.rs`       tables read where they lie
+//! - `vm/tape.rs`, `vm/output.rs`  parsed JSON onto the stack; the text that JSON is written to
+//! - `vm/texts.rs`, `vm/walk.rs`   tables of texts, and clones of them; tables read where they lie
 //! - `vm/atom.rs`       the member names that raw functions compare by number
 //!
 //! Invariants
@@ -39,6 +38,7 @@ mod function;
 pub(crate) mod guard;
 pub(crate) mod heap;
 pub(crate) mod object;
+pub(crate) mod output;
 pub(crate) mod tape;
 #[cfg(test)]
 mod tests;

@@ -14,16 +14,13 @@
 //! - Strings must be UTF-8. Functions, threads, buffers, vectors and userdata are refused.
 //! - An object's fields have the order the table has them in, or are sorted by their bytes.
 //!
-//! Not here: the options of a script (`face.rs`).
+//! Not here: the options of a script (`face.rs`), the bytes of strings (`vm/output.rs`).
 
 use super::{BYTES, DEPTH, Json};
 use crate::vm::Stack;
+use crate::vm::output::{NotUtf8, Output};
 use crate::vm::tape::Peek;
 use crate::vm::walk::Entry;
-
-/// The buffer for a text is given back if it grew above this. It grows by doubling, so one of half
-/// the size is always kept.
-const OUTPUT_BYTES_KEPT: usize = 2 * 1024 * 1024;
 
 /// How values are written.
 #[derive(Clone, Copy, Debug)]
@@ -75,9 +72,6 @@ pub(crate) fn encode<'j>(
     index: i32,
     spelling: Spelling,
 ) -> Result<&'j [u8], String> {
-    if json.output.capacity() > OUTPUT_BYTES_KEPT {
-        json.output = Vec::new();
-    }
     json.output.clear();
     let marks = json.marks.as_ref();
     let stack = &*stack;
@@ -88,9 +82,19 @@ pub(crate) fn encode<'j>(
         stack,
         spelling,
     };
-    let encoded = encoder.value(index, 0).and_then(|()| encoder.check_bytes());
+    let found = stack.peek(index);
+    let encoded = encoder
+        .value(found, index, 0)
+        .and_then(|()| encoder.check_bytes());
     encoded.map_err(|unfit| unfit.explain())?;
-    Ok(&json.output)
+    Ok(json.output.written())
+}
+
+impl From<NotUtf8> for Unfit {
+    #[cold]
+    fn from(_: NotUtf8) -> Self {
+        Self::new("a string that is not UTF-8 (bytes travel as text in base64 or the like)")
+    }
 }
 
 /// What could not be encoded, and where: the keys from the inside out. Boxed: failing is rare, and
@@ -144,7 +148,7 @@ enum Leave {
 }
 
 struct Encoder<'e, 's> {
-    out: &'e mut Vec<u8>,
+    out: &'e mut Output,
     stack: &'e Stack<'s>,
     spelling: Spelling,
     array_mark: *const std::ffi::c_void,
@@ -152,33 +156,38 @@ struct Encoder<'e, 's> {
 }
 
 impl Encoder<'_, '_> {
-    /// Writes the value at `index`.
-    fn value(&mut self, index: i32, depth: u32) -> Result<(), Unfit> {
-        match self.stack.peek(index) {
-            Peek::String(bytes) => return string(self.out, bytes),
-            Peek::Number(value) => return self.number(value),
-            Peek::Table => return self.table(index, depth),
-            Peek::Boolean(true) => self.out.extend_from_slice(b"true"),
-            Peek::Boolean(false) => self.out.extend_from_slice(b"false"),
-            Peek::Nil | Peek::Null => self.out.extend_from_slice(b"null"),
+    /// Writes the value found at `index`.
+    #[inline(always)]
+    fn value(&mut self, found: Peek<'_>, index: i32, depth: u32) -> Result<(), Unfit> {
+        match found {
+            Peek::String(bytes) => self.out.put_string(bytes)?,
+            Peek::Number(value) => self.number(value)?,
+            Peek::Table => self.table(index, depth)?,
+            Peek::Boolean(true) => self.out.put(b"true"),
+            Peek::Boolean(false) => self.out.put(b"false"),
+            Peek::Nil | Peek::Null => self.out.put(b"null"),
             Peek::Integer(value) => {
                 let mut digits = itoa::Buffer::new();
-                self.out.extend_from_slice(digits.format(value).as_bytes());
+                self.out.put(digits.format(value).as_bytes());
             }
-            Peek::Other => {
-                let name = self.stack.type_name(index);
-                let hint = match name.as_str() {
-                    "buffer" => " (buffer.tostring gives its text)",
-                    "function" | "thread" => " (code is no data: leave it out)",
-                    "vector" => " (write its parts as an array)",
-                    _ => "",
-                };
-                return Err(Unfit::new(format!("a value of type {name}{hint}")));
-            }
+            Peek::Other => return Err(self.unfit_value(index)),
         }
         Ok(())
     }
 
+    #[cold]
+    fn unfit_value(&self, index: i32) -> Unfit {
+        let name = self.stack.type_name(index);
+        let hint = match name.as_str() {
+            "buffer" => " (buffer.tostring gives its text)",
+            "function" | "thread" => " (code is no data: leave it out)",
+            "vector" => " (write its parts as an array)",
+            _ => "",
+        };
+        Unfit::new(format!("a value of type {name}{hint}"))
+    }
+
+    #[inline(never)]
     fn number(&mut self, value: f64) -> Result<(), Unfit> {
         const EXACT: i64 = 1 << 53;
         #[expect(
@@ -189,7 +198,7 @@ impl Encoder<'_, '_> {
         let is_whole = whole as f64 == value && (whole != 0 || value.is_sign_positive());
         if is_whole && whole.abs() < EXACT {
             let mut digits = itoa::Buffer::new();
-            self.out.extend_from_slice(digits.format(whole).as_bytes());
+            self.out.put(digits.format(whole).as_bytes());
         } else if value.is_finite() {
             let mut digits = zmij::Buffer::new();
             let text = digits.format_finite(value);
@@ -197,9 +206,9 @@ impl Encoder<'_, '_> {
                 .strip_suffix(".0")
                 .filter(|_| whole != 0)
                 .unwrap_or(text);
-            self.out.extend_from_slice(text.as_bytes());
+            self.out.put(text.as_bytes());
         } else if self.spelling.odd_is_null {
-            self.out.extend_from_slice(b"null");
+            self.out.put(b"null");
         } else {
             let what = if value.is_nan() { "NaN" } else { "an infinity" };
             return Err(Unfit::new(format!(
@@ -231,18 +240,19 @@ impl Encoder<'_, '_> {
         let (stack, start) = (self.stack, self.out.len());
         let (mut written, mut n) = (Written::Nothing, 0_u32);
         let walked = stack.each_entry(index, depth, |entry| {
-            if n == 0 {
-                written = self.begin(&entry)?;
-            } else {
-                self.out.push(b',');
-            }
             n += 1;
             match written {
-                Written::Object => self.entry(&entry, depth).map_err(Leave::Unfit),
-                _ if matches!(entry.key, Peek::Number(found) if found == f64::from(n)) => {
-                    self.element(entry.value, n, depth).map_err(Leave::Unfit)
+                Written::Object => self.entry(b',', &entry, depth).map_err(Leave::Unfit),
+                Written::Array if entry.number() == Some(f64::from(n)) => {
+                    self.out.push(b',');
+                    self.element(entry.value(), entry.value_at(), (n, depth))
+                        .map_err(Leave::Unfit)
                 }
-                _ => Err(Leave::Scattered),
+                Written::Array => Err(Leave::Scattered),
+                Written::Nothing => {
+                    written = self.begin(&entry, depth)?;
+                    Ok(())
+                }
             }
         });
         match walked {
@@ -262,19 +272,24 @@ impl Encoder<'_, '_> {
         Ok(())
     }
 
-    /// What the first entry of a table makes it, and the bracket that this begins with.
-    fn begin(&mut self, first: &Entry<'_>) -> Result<Written, Leave> {
-        match first.key {
-            Peek::Number(_) => {
+    /// Writes the first entry of a table, and what it makes it.
+    fn begin(&mut self, first: &Entry<'_>, depth: u32) -> Result<Written, Leave> {
+        if first.name().is_some() {
+            if self.spelling.is_sorted {
+                return Err(Leave::Sorted);
+            }
+            self.entry(b'{', first, depth).map_err(Leave::Unfit)?;
+            return Ok(Written::Object);
+        }
+        match first.number() {
+            Some(1.0) => {
                 self.out.push(b'[');
+                self.element(first.value(), first.value_at(), (1, depth))
+                    .map_err(Leave::Unfit)?;
                 Ok(Written::Array)
             }
-            Peek::String(_) if self.spelling.is_sorted => Err(Leave::Sorted),
-            Peek::String(_) => {
-                self.out.push(b'{');
-                Ok(Written::Object)
-            }
-            _ => Err(Leave::Unfit(self.unfit_key(first))),
+            Some(_) => Err(Leave::Scattered),
+            None => Err(Leave::Unfit(self.unfit_key(first))),
         }
     }
 
@@ -291,20 +306,25 @@ impl Encoder<'_, '_> {
             false if mark == self.object_mark => true,
             false => mark != self.array_mark && self.spelling.empty_is_object,
         };
-        self.out
-            .extend_from_slice(if is_object { b"{}" } else { b"[]" });
+        self.out.put(if is_object { b"{}" } else { b"[]" });
     }
 
+    #[cold]
     fn unfit_key(&self, entry: &Entry<'_>) -> Unfit {
-        // The key lies below its value.
-        let name = self.stack.type_name(entry.value - 1);
+        let name = self.stack.type_name(entry.key_at());
         Unfit::new(format!("a table with a key of type {name}"))
     }
 
-    /// Writes element `n`, which lies at `index`.
-    fn element(&mut self, index: i32, n: u32, depth: u32) -> Result<(), Unfit> {
+    /// Writes element `n` of an array so deep, which was found at `index`.
+    #[inline(always)]
+    fn element(
+        &mut self,
+        found: Peek<'_>,
+        index: i32,
+        (n, depth): (u32, u32),
+    ) -> Result<(), Unfit> {
         self.line(depth + 1);
-        self.value(index, depth + 1)
+        self.value(found, index, depth + 1)
             .map_err(|unfit| unfit.inside(|| format!("[{n}]")))
     }
 
@@ -315,15 +335,15 @@ impl Encoder<'_, '_> {
         let mut misfit = None;
         let stack = self.stack;
         stack.each_entry(index, depth, |entry| {
-            match entry.key {
-                Peek::Number(n) if n >= 1.0 && n <= f64::from(i32::MAX) && n.fract() == 0.0 => {
+            match entry.number() {
+                Some(n) if n >= 1.0 && n <= f64::from(i32::MAX) && n.fract() == 0.0 => {
                     #[expect(clippy::cast_possible_truncation, reason = "checked to fit")]
                     let n = n as i32;
                     last = last.max(n);
                 }
-                Peek::Number(_) => misfit = misfit.or(Some(HOLES)),
-                Peek::String(_) => misfit = Some(MIXED),
-                _ => return Err(self.unfit_key(&entry)),
+                Some(_) => misfit = misfit.or(Some(HOLES)),
+                None if entry.name().is_some() => misfit = Some(MIXED),
+                None => return Err(self.unfit_key(&entry)),
             }
             count += 1;
             Ok(())
@@ -353,7 +373,9 @@ impl Encoder<'_, '_> {
             if n > 1 {
                 self.out.push(b',');
             }
-            stack.with_element(index, n, |at| self.element(at, n.unsigned_abs(), depth))?;
+            stack.with_element(index, n, |at| {
+                self.element(stack.peek(at), at, (n.unsigned_abs(), depth))
+            })?;
         }
         self.end(b']', depth);
         Ok(())
@@ -364,67 +386,63 @@ impl Encoder<'_, '_> {
         if self.spelling.is_sorted {
             return self.sorted_object(index, depth);
         }
-        let (stack, mut is_first) = (self.stack, true);
-        self.out.push(b'{');
+        let (stack, mut before) = (self.stack, b'{');
         stack.each_entry(index, depth, |entry| {
-            if !std::mem::take(&mut is_first) {
-                self.out.push(b',');
-            }
-            self.entry(&entry, depth)
+            self.entry(std::mem::replace(&mut before, b','), &entry, depth)
         })?;
         self.end(b'}', depth);
         Ok(())
     }
 
-    /// Writes `"key":value`.
-    fn entry(&mut self, entry: &Entry<'_>, depth: u32) -> Result<(), Unfit> {
+    /// Writes `before`, which is a brace or a comma, and `"key":value`.
+    #[inline(always)]
+    fn entry(&mut self, before: u8, entry: &Entry<'_>, depth: u32) -> Result<(), Unfit> {
+        match entry.name() {
+            Some(name) if !self.spelling.is_pretty => self.out.put_name(before, name)?,
+            _ => self.spelled_name(before, entry, depth)?,
+        }
+        self.value(entry.value(), entry.value_at(), depth + 1)
+            .map_err(|unfit| unfit.inside(|| place_of(entry)))
+    }
+
+    /// Writes `before`, the key and a colon where either is written in a special way.
+    fn spelled_name(&mut self, before: u8, entry: &Entry<'_>, depth: u32) -> Result<(), Unfit> {
+        self.out.push(before);
         self.line(depth + 1);
-        match entry.key {
-            Peek::String(name) => string(self.out, name)?,
-            Peek::Number(number) if self.spelling.keys_as_text => {
+        match (entry.name(), entry.number()) {
+            (Some(name), _) => self.out.put_string(name)?,
+            (None, Some(number)) if self.spelling.keys_as_text => {
                 self.out.push(b'"');
                 self.number(number)?;
                 self.out.push(b'"');
             }
-            Peek::Number(_) => return Err(Unfit::new(MIXED)),
-            _ => return Err(self.unfit_key(entry)),
+            (None, Some(_)) => return Err(Unfit::new(MIXED)),
+            (None, None) => return Err(self.unfit_key(entry)),
         }
         self.out.push(b':');
         if self.spelling.is_pretty {
             self.out.push(b' ');
         }
-        self.value(entry.value, depth + 1).map_err(|unfit| {
-            let name = match entry.key {
-                Peek::String(name) => String::from_utf8_lossy(name),
-                _ => "".into(),
-            };
-            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-            unfit.inside(|| match name.bytes().all(is_plain) {
-                true => format!(".{name}"),
-                false => format!("[\"{}\"]", name.escape_debug()),
-            })
-        })
+        Ok(())
     }
 
     /// Writes an object with its fields in the order of their names.
     fn sorted_object(&mut self, index: i32, depth: u32) -> Result<(), Unfit> {
         let (stack, mut names) = (self.stack, Vec::new());
         stack.each_entry(index, depth, |entry| {
-            let name = match entry.key {
-                Peek::String(name) => name.to_vec(),
-                Peek::Number(number) => number.to_string().into_bytes(),
-                _ => return Err(self.unfit_key(&entry)),
+            let name = match (entry.name(), entry.number()) {
+                (Some(name), _) => name.to_vec(),
+                (None, Some(number)) => number.to_string().into_bytes(),
+                (None, None) => return Err(self.unfit_key(&entry)),
             };
             names.push((name, entry.cursor));
             Ok(())
         })?;
         names.sort_unstable();
-        self.out.push(b'{');
         for (position, (_, cursor)) in names.iter().enumerate() {
-            if position > 0 {
-                self.out.push(b',');
-            }
-            let written = stack.with_entry(index, *cursor, |entry| self.entry(&entry, depth));
+            let before = if position == 0 { b'{' } else { b',' };
+            let written =
+                stack.with_entry(index, *cursor, |entry| self.entry(before, &entry, depth));
             written.unwrap_or(Ok(()))?;
         }
         self.end(b'}', depth);
@@ -432,114 +450,21 @@ impl Encoder<'_, '_> {
     }
 
     /// A line break and two blanks for each level, when pretty.
+    #[inline(always)]
     fn line(&mut self, depth: u32) {
         if self.spelling.is_pretty {
-            self.out.push(b'\n');
-            self.out.resize(self.out.len() + 2 * depth as usize, b' ');
+            self.out.put_line(2 * depth as usize);
         }
     }
 }
 
-/// Writes a string with quotes and escapes. RFC 8259 §7.
-fn string(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Unfit> {
-    out.reserve(bytes.len() + 2);
-    out.push(b'"');
-    if is_plain(bytes) {
-        out.extend_from_slice(bytes);
-    } else {
-        if !bytes.is_ascii() && simdutf8::basic::from_utf8(bytes).is_err() {
-            return Err(Unfit::new(
-                "a string that is not UTF-8 (bytes travel as text in base64 or the like)",
-            ));
-        }
-        escape(out, bytes);
-    }
-    out.push(b'"');
-    Ok(())
-}
-
-/// Whether every byte is ASCII that stands for itself. Eight at a time: a byte is below 0x20, or is
-/// `"` or `\` after a xor makes it zero, if subtracting borrows into its highest bit.
-fn is_plain(bytes: &[u8]) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
-    let odd = |word: u64| {
-        let quote = word ^ (ONES * 0x22);
-        let slash = word ^ (ONES * 0x5c);
-        // A high bit makes a byte odd by itself, so borrows out of one do not matter.
-        (word.wrapping_sub(ONES * 0x20)
-            | quote.wrapping_sub(ONES)
-            | slash.wrapping_sub(ONES)
-            | word)
-            & HIGHS
-    };
-    let (words, _) = bytes.as_chunks::<8>();
-    if words.iter().any(|word| odd(u64::from_le_bytes(*word)) != 0) {
-        return false;
-    }
-    // The last eight overlap what has been seen, which is faster than byte by byte. Shorter texts are
-    // read as their first and last bytes, which meet or overlap, beside blanks.
-    const BLANKS: u64 = ONES * 0x20;
-    let last = match bytes {
-        [.., a, b, c, d, e, f, g, h] => u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]),
-        [a, b, c, d, ..] => {
-            let first = u32::from_le_bytes([*a, *b, *c, *d]);
-            let last = bytes
-                .last_chunk()
-                .map_or(0x2020_2020, |last| u32::from_le_bytes(*last));
-            u64::from(first) | u64::from(last) << 32
-        }
-        [a, b, c] => u64::from_le_bytes([*a, *b, *c, 32, 32, 32, 32, 32]),
-        [a, b] => u64::from_le_bytes([*a, *b, 32, 32, 32, 32, 32, 32]),
-        [a] => u64::from_le_bytes([*a, 32, 32, 32, 32, 32, 32, 32]),
-        [] => BLANKS,
-    };
-    odd(last) == 0
-}
-
-fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let is_escaped = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(is_escaped) {
-        let (plain, behind) = rest.split_at(at);
-        out.extend_from_slice(plain);
-        let byte = behind.first().copied().unwrap_or(b' ');
-        let short = match byte {
-            b'"' | b'\\' => byte,
-            b'\n' => b'n',
-            b'\r' => b'r',
-            b'\t' => b't',
-            0x08 => b'b',
-            0x0c => b'f',
-            _ => 0,
-        };
-        if short == 0 {
-            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
-            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', HEX[high], HEX[low]]);
-        } else {
-            out.extend_from_slice(&[b'\\', short]);
-        }
-        rest = behind.get(1..).unwrap_or_default();
-    }
-    out.extend_from_slice(rest);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_plain;
-
-    #[test]
-    fn plain_is_what_stands_for_itself_wherever_it_stands() {
-        for byte in 0..=255_u8 {
-            let expected = (0x20..0x80).contains(&byte) && byte != b'"' && byte != b'\\';
-            for len in 1..24 {
-                for at in 0..len {
-                    let mut bytes = vec![b'a'; len];
-                    bytes[at] = byte;
-                    assert_eq!(is_plain(&bytes), expected, "{byte} at {at} of {len}");
-                }
-            }
-        }
+/// The key of `entry` as a step of the path to what could not be encoded.
+#[cold]
+fn place_of(entry: &Entry<'_>) -> String {
+    let name = String::from_utf8_lossy(entry.name().unwrap_or_default());
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    match name.bytes().all(is_plain) {
+        true => format!(".{name}"),
+        false => format!("[\"{}\"]", name.escape_debug()),
     }
 }

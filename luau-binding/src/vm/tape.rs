@@ -4,8 +4,10 @@
 //! nothing here asks the stack what it holds, as the walk itself has put it there.
 //!
 //! Objects of one shape, the same keys in the same order, are most of what JSON holds. The second
-//! time a shape is met its keys are pinned as strings, beside a table that has them all; from then
+//! time a shape is met its keys are kept as strings, beside a table that has them all; from then
 //! on an object is a clone of that table whose fields are assigned, and no key is hashed again.
+//! They lie on the stack of a thread that never runs, which they are pushed from by the shortest
+//! way. An object is first compared with the shape that the last one of as many keys had.
 //!
 //! Invariants
 //! - A walk that fails or is thrown out of leaves [`Shapes`] as they were, or with one more.
@@ -16,7 +18,7 @@
 use super::{NULL_TAG, Pin, Released, Stack, ffi};
 use simd_json::{Node, StaticNode};
 use std::ffi::c_int;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
 /// Shapes that are remembered, by fingerprint.
@@ -32,6 +34,8 @@ const CREDIT_MAX: u8 = 8;
 #[derive(Default)]
 pub(crate) struct Shapes {
     slots: Vec<Slot>,
+    /// Which slot the last object of so many keys had.
+    last: Vec<usize>,
 }
 
 #[derive(Default)]
@@ -45,20 +49,37 @@ struct Shape {
     /// All keys, one behind the other, and where each ends.
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    /// The keys as elements of a table, and behind them the table to clone.
-    keys: Pin,
+    /// The thread on whose stack the keys are from 1 on, and above them the table to clone.
+    keys: NonNull<ffi::lua_State>,
+    /// What keeps the thread.
+    _pin: Pin,
 }
 
 impl Shape {
-    fn has_keys(&self, keys: &[&[u8]]) -> bool {
+    /// Whether `keys` are these, in this order.
+    fn has_keys<'k>(&self, mut keys: impl Iterator<Item = &'k [u8]>) -> bool {
         let mut start = 0;
-        self.ends.len() == keys.len()
-            && self.ends.iter().zip(keys).all(|(end, key)| {
-                let known = self.bytes.get(start..*end);
-                start = *end;
-                known == Some(*key)
-            })
+        self.ends.iter().all(|end| {
+            let known = self.bytes.get(start..*end);
+            start = *end;
+            known.is_some() && known == keys.next()
+        })
     }
+}
+
+/// The keys of the object whose first key is at `at`: as many as are asked for, if it has them.
+#[inline(always)]
+fn keys<'t>(tape: &'t [Node<'t>], mut at: usize) -> impl Iterator<Item = &'t [u8]> {
+    std::iter::from_fn(move || {
+        let Some(Node::String(key)) = tape.get(at) else {
+            return None;
+        };
+        at += match tape.get(at + 1) {
+            Some(Node::Array { count, .. } | Node::Object { count, .. }) => count + 2,
+            _ => 2,
+        };
+        Some(key.as_bytes())
+    })
 }
 
 /// What a value becomes where JSON and Luau differ.
@@ -91,6 +112,7 @@ impl Stack<'_> {
             return Err(Unfinished);
         }
         shapes.slots.resize_with(SLOTS, Slot::default);
+        shapes.last.resize(KEYS_MAX + 1, 0);
         let mut walk = Walk {
             state: self.raw(),
             tape,
@@ -204,27 +226,30 @@ impl<'t> Walk<'_, 't> {
         Ok(())
     }
 
-    /// Pushes an object of `len` fields. Stack: +1, uses 5 and makes sure of 16 first.
+    /// Pushes an object of `len` fields. Stack: +1, uses 4 and makes sure of 16 first.
     ///
     /// # Safety
     /// As [`value`](Self::value).
     unsafe fn object(&mut self, len: usize) -> Result<(), Unfinished> {
         let state = self.state;
-        // SAFETY: room by the contract, and 16 more for what an object and its fields need: at
-        // most three tables and a key below the field's value.
+        // SAFETY: room by the contract, and 16 more for what an object and its fields need: a
+        // table, or a shape and its clone, and a key below the field's value.
         unsafe {
             if ffi::lua_checkstack(state, 16) == 0 {
                 return Err(Unfinished);
             }
-            if (2..=KEYS_MAX).contains(&len) && self.push_clone(len)? {
+            if (2..=KEYS_MAX).contains(&len)
+                && let Some(keys) = self.push_clone(len)
+            {
+                // Even if a field's value takes its slot from the shape, the thread stays for now: what
+                // was pinned is given back by `Root::sweep`, which no walk calls.
                 for n in 1..=hint(len) {
                     // The key is on the tape too, and known to be the same.
                     self.at += 1;
-                    ffi::lua_rawgeti_(state, -2, n);
+                    ffi::lua_xpush(keys.as_ptr(), state, n);
                     self.value()?;
                     ffi::lua_rawset(state, -3);
                 }
-                ffi::lua_replace(state, -2);
                 return Ok(());
             }
             ffi::lua_createtable(state, 0, hint(len));
@@ -258,31 +283,43 @@ impl<'t> Walk<'_, 't> {
         }
     }
 
-    /// Pushes the keys of the object whose first key is next, as a table, and a clone of its shape;
-    /// false, and nothing is pushed, if the shape is not known yet. Stack: +2 or 0, uses 5.
+    /// Pushes a clone of the shape of the object whose first key is next, and says where its keys
+    /// are; `None`, and nothing is pushed, if the shape is not known yet. Stack: +1 or 0, uses 4.
     ///
     /// # Safety
-    /// Room for 5 values.
-    unsafe fn push_clone(&mut self, len: usize) -> Result<bool, Unfinished> {
-        let mut keys: [&[u8]; KEYS_MAX] = [&[]; KEYS_MAX];
-        let keys = keys.get_mut(..len).ok_or(Unfinished)?;
-        let mut fingerprint = len as u64;
-        let mut at = self.at;
-        for slot in keys.iter_mut() {
-            let Some(Node::String(key)) = self.tape.get(at) else {
-                return Err(Unfinished);
-            };
-            *slot = key.as_bytes();
-            fingerprint = mix(fingerprint, key.as_bytes());
-            at += 1 + match self.tape.get(at + 1) {
-                Some(Node::Array { count, .. } | Node::Object { count, .. }) => count + 1,
-                _ => 1,
-            };
-        }
-        let index = usize::try_from(fingerprint >> 58).unwrap_or(0) % SLOTS;
-        let Some(slot) = self.shapes.slots.get_mut(index) else {
-            return Ok(false);
+    /// Room for 4 values.
+    unsafe fn push_clone(&mut self, len: usize) -> Option<NonNull<ffi::lua_State>> {
+        let state = self.state;
+        let last = *self.shapes.last.get(len)?;
+        let slot = self.shapes.slots.get_mut(last)?;
+        let shape = match &slot.shape {
+            Some(shape) if shape.ends.len() == len && shape.has_keys(keys(self.tape, self.at)) => {
+                slot.credit = CREDIT_MAX.min(slot.credit + 1);
+                shape
+            }
+            // SAFETY: room by the contract.
+            _ => unsafe { self.find_shape(len)? },
         };
+        let thread = shape.keys;
+        // SAFETY: room by the contract. The thread is kept by its shape and has what `learn` has
+        // put there: above the keys a table.
+        unsafe {
+            ffi::lua_xpush(thread.as_ptr(), state, hint(len + 1));
+            ffi::lua_clonetable(state, -1);
+            ffi::lua_replace(state, -2);
+        }
+        Some(thread)
+    }
+
+    /// The shape of the object whose first key is next, learnt if it is met the second time. Stack: 0, uses 4.
+    ///
+    /// # Safety
+    /// Room for 4 values.
+    unsafe fn find_shape(&mut self, len: usize) -> Option<&Shape> {
+        let keys = || keys(self.tape, self.at).take(len);
+        let fingerprint = keys().fold(len as u64, mix);
+        let index = usize::try_from(fingerprint >> 58).unwrap_or(0) % SLOTS;
+        let slot = self.shapes.slots.get_mut(index)?;
         if slot.fingerprint != fingerprint {
             match slot.credit.checked_sub(1) {
                 Some(credit) => slot.credit = credit,
@@ -293,35 +330,29 @@ impl<'t> Walk<'_, 't> {
                     };
                 }
             }
-            return Ok(false);
+            return None;
         }
-        let state = self.state;
         if slot.shape.is_none() {
+            let keys: Vec<&[u8]> = keys().collect();
             // SAFETY: room by the contract.
-            slot.shape = unsafe { learn(state, keys, self.released) };
+            slot.shape = unsafe { learn(self.state, &keys, self.released) };
         }
-        match &slot.shape {
-            Some(shape) if shape.has_keys(keys) => {
-                slot.credit = (slot.credit + 1).min(CREDIT_MAX);
-                // SAFETY: room by the contract; the pin keeps what `learn` has made, whose last
-                // element is a table.
-                unsafe {
-                    ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, shape.keys.id);
-                    ffi::lua_rawgeti_(state, -1, hint(len + 1));
-                    ffi::lua_clonetable(state, -1);
-                    ffi::lua_replace(state, -2);
-                }
-                Ok(true)
-            }
-            _ => Ok(false),
+        let shape = slot.shape.as_ref()?;
+        if shape.ends.len() != len || !shape.has_keys(keys()) {
+            return None;
         }
+        slot.credit = CREDIT_MAX.min(slot.credit + 1);
+        if let Some(last) = self.shapes.last.get_mut(len) {
+            *last = index;
+        }
+        Some(shape)
     }
 }
 
-/// Makes a shape of `keys`; `None` if they are too long. Stack: 0, uses 5.
+/// Makes a shape of `keys`; `None` if they are too long. Stack: 0, uses 4.
 ///
 /// # Safety
-/// The state is alive and has room for 5 values.
+/// The state is alive and has room for 4 values.
 unsafe fn learn(
     state: *mut ffi::lua_State,
     keys: &[&[u8]],
@@ -339,27 +370,36 @@ unsafe fn learn(
             end
         })
         .collect();
-    // SAFETY: room by the contract; every table is where its index says.
-    let id = unsafe {
-        ffi::lua_createtable(state, hint(keys.len() + 1), 0);
-        ffi::lua_createtable(state, 0, hint(keys.len()));
-        for (n, key) in (1..).zip(keys) {
+    // SAFETY: room by the contract. The thread gets room for what moves over, without raising; all
+    // that may raise is done on the state, for nobody waits for an error of the thread's. It stays
+    // on the stack until it is kept.
+    let (id, thread) = unsafe {
+        let thread = ffi::lua_newthread(state);
+        if ffi::lua_checkstack(thread, hint(keys.len() + 1)) == 0 {
+            ffi::lua_pop(state, 1);
+            return None;
+        }
+        for key in keys {
             ffi::lua_pushlstring_(state, key.as_ptr().cast(), key.len());
-            ffi::lua_pushvalue(state, -1);
-            ffi::lua_rawseti_(state, -4, n);
+            ffi::lua_xmove(state, thread, 1);
+        }
+        ffi::lua_createtable(state, 0, hint(keys.len()));
+        for n in 1..=hint(keys.len()) {
+            ffi::lua_xpush(thread, state, n);
             ffi::lua_pushboolean(state, 0);
             ffi::lua_rawset(state, -3);
         }
-        ffi::lua_rawseti_(state, -2, hint(keys.len() + 1));
+        ffi::lua_xmove(state, thread, 1);
         let id = ffi::lua_ref(state, -1);
         ffi::lua_pop(state, 1);
-        id
+        (id, thread)
     };
     let released = Rc::clone(released);
     Some(Shape {
         bytes,
         ends,
-        keys: Pin { id, released },
+        keys: NonNull::new(thread)?,
+        _pin: Pin { id, released },
     })
 }
 
@@ -407,28 +447,37 @@ impl Stack<'_> {
         if !(1..=super::INDEX_MAX).contains(&index) {
             return Peek::Nil;
         }
-        let state = self.raw();
-        // SAFETY: a positive index above the top is none, as long as it is no wild one; each value
-        // is asked for as what it is. The bytes of a string stay where they are while it is on the
-        // stack, and the stack cannot change while `self` is borrowed.
+        // SAFETY: the index is no wild one, and the stack cannot change while `self` is borrowed.
+        unsafe { Peek::at(self.raw(), index) }
+    }
+}
+
+impl<'s> Peek<'s> {
+    /// The value at `index`. Stack: 0.
+    ///
+    /// # Safety
+    /// The index is positive and no wild one; a string there stays where it is as long as `'s`.
+    #[inline(always)]
+    pub(super) unsafe fn at(state: *mut ffi::lua_State, index: i32) -> Self {
+        // SAFETY: a positive index above the top is none; each value is asked for as what it is.
         unsafe {
             match ffi::lua_type(state, index) {
                 ffi::LUA_TSTRING => {
                     let mut len = 0;
                     let start = ffi::lua_tolstringatom(state, index, &raw mut len, ptr::null_mut());
-                    Peek::String(std::slice::from_raw_parts(start.cast(), len))
+                    Self::String(std::slice::from_raw_parts(start.cast(), len))
                 }
-                ffi::LUA_TNUMBER => Peek::Number(ffi::lua_tonumber(state, index)),
-                ffi::LUA_TTABLE => Peek::Table,
-                ffi::LUA_TBOOLEAN => Peek::Boolean(ffi::lua_toboolean(state, index) != 0),
-                ffi::LUA_TNIL | ffi::LUA_TNONE => Peek::Nil,
+                ffi::LUA_TNUMBER => Self::Number(ffi::lua_tonumber(state, index)),
+                ffi::LUA_TTABLE => Self::Table,
+                ffi::LUA_TBOOLEAN => Self::Boolean(ffi::lua_toboolean(state, index) != 0),
+                ffi::LUA_TNIL | ffi::LUA_TNONE => Self::Nil,
                 ffi::LUA_TLIGHTUSERDATA if ffi::lua_lightuserdatatag(state, index) == NULL_TAG => {
-                    Peek::Null
+                    Self::Null
                 }
                 ffi::LUA_TINTEGER => {
-                    Peek::Integer(ffi::lua_tointeger64(state, index, ptr::null_mut()))
+                    Self::Integer(ffi::lua_tointeger64(state, index, ptr::null_mut()))
                 }
-                _ => Peek::Other,
+                _ => Self::Other,
             }
         }
     }

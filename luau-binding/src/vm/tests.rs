@@ -448,8 +448,8 @@ fn operations_that_change_what_is_there_allocate_nothing() {
             let walked = stack.each_entry(1, 0, |entry| {
                 let within = stack.with_element(1, 1, |at| stack.number(at));
                 assert_eq!(within, Some(1.0));
-                let again = stack.with_entry(1, entry.cursor, |again| stack.kind(again.value));
-                assert_eq!(again, Some(stack.kind(entry.value)));
+                let again = stack.with_entry(1, entry.cursor, |again| stack.kind(again.value_at()));
+                assert_eq!(again, Some(stack.kind(entry.value_at())));
                 entries += 1;
                 if entries == 2 { Err(()) } else { Ok(()) }
             });

@@ -14,6 +14,7 @@ use super::atom::Atom;
 use super::tape::Peek;
 use super::{Kind, Stack, ffi};
 use std::ffi::c_int;
+use std::marker::PhantomData;
 
 /// A value met on a walk.
 #[derive(Clone, Copy, Debug)]
@@ -83,13 +84,58 @@ impl Stack<'_> {
     }
 }
 
-/// An entry met on a walk from one entry to the next.
+/// An entry met on a walk from one entry to the next, read where it lies when it is asked for. Good
+/// until the walk goes on; then it reads what lies there instead, or nil.
 pub(crate) struct Entry<'s> {
-    pub(crate) key: Peek<'s>,
-    /// Where the value lies until the walk goes on.
-    pub(crate) value: i32,
+    state: *mut ffi::lua_State,
+    /// Where the key lies; the value is above it.
+    at: i32,
     /// What leads to this entry again, by [`Stack::with_entry`].
     pub(crate) cursor: i32,
+    /// No script runs meanwhile.
+    _stack: PhantomData<&'s Stack<'s>>,
+}
+
+impl<'s> Entry<'s> {
+    /// Where the key lies.
+    pub(crate) fn key_at(&self) -> i32 {
+        self.at
+    }
+
+    /// Where the value lies.
+    pub(crate) fn value_at(&self) -> i32 {
+        self.at + 1
+    }
+
+    /// The key, if it is a string.
+    #[inline(always)]
+    pub(crate) fn name(&self) -> Option<&'s [u8]> {
+        let mut len = 0;
+        // SAFETY: the index is positive, and what is no string gives null. The bytes stay where they
+        // are as long as the table holds them, which nothing can change while the stack is borrowed.
+        unsafe {
+            let start =
+                ffi::lua_tolstringatom(self.state, self.at, &raw mut len, std::ptr::null_mut());
+            (!start.is_null()).then(|| std::slice::from_raw_parts(start.cast(), len))
+        }
+    }
+
+    /// The key, if it is a number.
+    #[inline(always)]
+    pub(crate) fn number(&self) -> Option<f64> {
+        // SAFETY: the index is positive, and it is asked for a number if it is one.
+        unsafe {
+            (ffi::lua_type(self.state, self.at) == ffi::LUA_TNUMBER)
+                .then(|| ffi::lua_tonumber(self.state, self.at))
+        }
+    }
+
+    /// The value.
+    #[inline(always)]
+    pub(crate) fn value(&self) -> Peek<'s> {
+        // SAFETY: the index is positive; for strings as in `name`.
+        unsafe { Peek::at(self.state, self.at + 1) }
+    }
 }
 
 /// Walks within walks that may each leave [`HEAP_MAX`] values on the stack: it holds some thousands.
@@ -101,6 +147,7 @@ impl Stack<'_> {
     ///
     /// # Errors
     /// What `each` fails with.
+    #[inline(always)]
     pub(crate) fn each_entry<'s, E>(
         &'s self,
         index: i32,
@@ -121,9 +168,10 @@ impl Stack<'_> {
                 break Ok(());
             }
             let entry = Entry {
-                key: self.peek_key(top + 1),
-                value: top + 2,
+                state,
+                at: top + 1,
                 cursor: before,
+                _stack: PhantomData,
             };
             if let Err(error) = each(entry) {
                 break Err(error);
@@ -156,9 +204,10 @@ impl Stack<'_> {
             return None;
         }
         let result = with(Entry {
-            key: self.peek_key(base + 1),
-            value: base + 2,
+            state,
+            at: base + 1,
             cursor,
+            _stack: PhantomData,
         });
         // SAFETY: this is the height from before.
         unsafe { ffi::lua_settop(state, base) };
@@ -180,14 +229,6 @@ impl Stack<'_> {
         // SAFETY: this is the height from before.
         unsafe { ffi::lua_settop(state, base) };
         result
-    }
-
-    /// The value at `index` as [`peek`](Self::peek) tells it, by the shortest way for a string.
-    fn peek_key(&self, index: i32) -> Peek<'_> {
-        match self.string(index) {
-            Some(name) => Peek::String(name),
-            None => self.peek(index),
-        }
     }
 }
 

@@ -1,0 +1,343 @@
+//! A text that is written piece by piece, with room made once for each: the output of JSON. RFC 8259 §7.
+//!
+//! Sits beside `vm.rs`, below `json/encode.rs`; it needs no VM, only the raw writes that are allowed
+//! here. A string is looked at while it is copied, eight bytes at a time; the few that need escapes
+//! are written again.
+//!
+//! Invariants
+//! - Nothing is written that room was not made for just before, in the same function.
+//! - What is not counted yet is no part of the text, whatever lies there.
+//!
+//! Not here: which values become what (`json/encode.rs`).
+
+/// The memory is given back if it grew above this. It grows by doubling, so that of a text of half
+/// the size is always kept.
+const BYTES_KEPT: usize = 2 * 1024 * 1024;
+
+/// A text that grows.
+#[derive(Default)]
+pub(crate) struct Output {
+    bytes: Vec<u8>,
+}
+
+/// A string is not UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotUtf8;
+
+impl Output {
+    /// Begins a new text.
+    pub(crate) fn clear(&mut self) {
+        if self.bytes.capacity() > BYTES_KEPT {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+    }
+
+    /// How many bytes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Takes back what is behind the first `len` bytes.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.bytes.truncate(len);
+    }
+
+    /// What is written so far.
+    pub(crate) fn written(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Writes one byte.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, byte: u8) {
+        self.bytes.push(byte);
+    }
+
+    /// Writes `bytes`.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Writes a line break and `count` blanks.
+    pub(crate) fn put_line(&mut self, count: usize) {
+        self.bytes.push(b'\n');
+        self.bytes.resize(self.bytes.len() + count, b' ');
+    }
+
+    /// Writes `before`, `name` in quotes, and a colon.
+    ///
+    /// # Errors
+    /// If it is not UTF-8; `before` is written then.
+    pub(crate) fn put_name(&mut self, before: u8, name: &[u8]) -> Result<(), NotUtf8> {
+        if self.quote_plain([before, b'"'], name, [b'"', b':']) {
+            return Ok(());
+        }
+        self.push(before);
+        self.put_escaped(name)?;
+        self.push(b':');
+        Ok(())
+    }
+
+    /// Writes `string` in quotes, with escapes where there must be some.
+    ///
+    /// # Errors
+    /// If it is not UTF-8; nothing is written then.
+    pub(crate) fn put_string(&mut self, string: &[u8]) -> Result<(), NotUtf8> {
+        if self.quote_plain([b'"'], string, [b'"']) {
+            return Ok(());
+        }
+        self.put_escaped(string)
+    }
+
+    /// Writes `before`, `string` and `behind` if every byte is ASCII that stands for itself.
+    #[inline(always)]
+    fn quote_plain<const B: usize, const A: usize>(
+        &mut self,
+        before: [u8; B],
+        string: &[u8],
+        behind: [u8; A],
+    ) -> bool {
+        let (len, count) = (self.bytes.len(), B + string.len() + A);
+        self.bytes.reserve(count);
+        // SAFETY: there is room for `count` more bytes: those before, the string and those behind.
+        // All are written when they are counted.
+        unsafe {
+            let start = self.bytes.as_mut_ptr().add(len);
+            start.cast::<[u8; B]>().write_unaligned(before);
+            if !copy_plain(start.add(B), string) {
+                return false;
+            }
+            let end = start.add(B + string.len());
+            end.cast::<[u8; A]>().write_unaligned(behind);
+            self.bytes.set_len(len + count);
+        }
+        true
+    }
+
+    /// Writes a string that is not plain.
+    #[inline(never)]
+    fn put_escaped(&mut self, string: &[u8]) -> Result<(), NotUtf8> {
+        if !string.is_ascii() && simdutf8::basic::from_utf8(string).is_err() {
+            return Err(NotUtf8);
+        }
+        self.push(b'"');
+        let mut rest = string;
+        while !rest.is_empty() {
+            // The last word is filled with blanks, which are not counted.
+            let (word, count) = match rest.first_chunk() {
+                Some(word) => (u64::from_le_bytes(*word), 8),
+                None => (short_word(rest), rest.len()),
+            };
+            let plain = first_escaped(word);
+            let len = self.bytes.len();
+            self.bytes.reserve(8 + ESCAPE_BYTES);
+            // SAFETY: there is room for the word, of which as much is counted as has been read and
+            // stands for itself, and for an escape behind that.
+            unsafe {
+                let start = self.bytes.as_mut_ptr().add(len);
+                start.cast::<[u8; 8]>().write_unaligned(word.to_le_bytes());
+                self.bytes.set_len(len + plain.min(count));
+            }
+            let read = match rest.get(plain) {
+                Some(byte) if plain < count => {
+                    self.put_escape(*byte);
+                    plain + 1
+                }
+                _ => count,
+            };
+            rest = rest.get(read..).unwrap_or_default();
+        }
+        self.push(b'"');
+        Ok(())
+    }
+
+    /// Writes what stands for a byte that cannot stand for itself.
+    #[inline]
+    fn put_escape(&mut self, byte: u8) {
+        let short = match byte {
+            b'"' | b'\\' => byte,
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0x08 => b'b',
+            0x0c => b'f',
+            _ => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+                let escape: [u8; ESCAPE_BYTES] = [b'\\', b'u', b'0', b'0', HEX[high], HEX[low]];
+                return self.put(&escape);
+            }
+        };
+        self.put(&[b'\\', short]);
+    }
+}
+
+/// The most that stands for one byte.
+const ESCAPE_BYTES: usize = 6;
+
+/// Copies `from` to `to` and says whether every byte is ASCII that stands for itself. If not,
+/// anything may have been copied.
+///
+/// # Safety
+/// As many bytes as `from` has can be written at `to`, and they are none of `from`.
+#[inline(always)]
+unsafe fn copy_plain(to: *mut u8, from: &[u8]) -> bool {
+    let len = from.len();
+    // SAFETY: each write is of bytes that `from` was found to have, to the same place behind `to`.
+    unsafe {
+        let (Some(first), Some(last)) = (from.first_chunk::<8>(), from.last_chunk::<8>()) else {
+            let word = short_word(from);
+            if let (Some(first), Some(last)) = (from.first_chunk::<4>(), from.last_chunk::<4>()) {
+                to.cast::<[u8; 4]>().write_unaligned(*first);
+                to.add(len - 4).cast::<[u8; 4]>().write_unaligned(*last);
+            } else if let (Some(first), Some(last)) = (from.first_chunk(), from.last_chunk()) {
+                to.cast::<[u8; 2]>().write_unaligned(*first);
+                to.add(len - 2).cast::<[u8; 2]>().write_unaligned(*last);
+            } else if let Some(byte) = from.first() {
+                to.write(*byte);
+            }
+            return odd_bytes(word) & HIGHS == 0;
+        };
+        // The last bytes overlap what has been seen, which is faster than byte by byte.
+        to.add(len - 8).cast::<[u8; 8]>().write_unaligned(*last);
+        let mut odd = odd_bytes(u64::from_le_bytes(*last));
+        let (mut at, mut word) = (0, first);
+        loop {
+            to.add(at).cast::<[u8; 8]>().write_unaligned(*word);
+            odd |= odd_bytes(u64::from_le_bytes(*word));
+            at += 8;
+            if at + 8 >= len {
+                return odd & HIGHS == 0;
+            }
+            word = &*from.as_ptr().add(at).cast::<[u8; 8]>();
+        }
+    }
+}
+
+/// The bytes of a string of less than eight, filled up with blanks.
+#[inline(always)]
+fn short_word(bytes: &[u8]) -> u64 {
+    // Its first and last bytes meet or overlap; where they overlap, they are the same.
+    let shift = |bytes: &[u8], len: usize| 8 * (bytes.len() - len);
+    let (word, count) = match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        (Some(first), Some(last)) => {
+            let last = u64::from(u32::from_le_bytes(*last)) << shift(bytes, 4);
+            (u64::from(u32::from_le_bytes(*first)) | last, bytes.len())
+        }
+        _ => match *bytes {
+            [a, b, c] => (u64::from_le_bytes([a, b, c, 0, 0, 0, 0, 0]), 3),
+            [a, b] => (u64::from_le_bytes([a, b, 0, 0, 0, 0, 0, 0]), 2),
+            [a] => (u64::from(a), 1),
+            _ => (0, 0),
+        },
+    };
+    word | (ONES * 0x20) << (8 * count)
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+
+/// Has a bit of [`HIGHS`] if a byte is not ASCII or needs an escape: one below 0x20, or one that a
+/// xor has made zero, borrows into its highest bit when subtracted from.
+#[inline(always)]
+fn odd_bytes(word: u64) -> u64 {
+    let quote = word ^ (ONES * 0x22);
+    let slash = word ^ (ONES * 0x5c);
+    // A high bit makes a byte odd by itself, so borrows out of one do not matter.
+    word | word.wrapping_sub(ONES * 0x20) | quote.wrapping_sub(ONES) | slash.wrapping_sub(ONES)
+}
+
+/// How many bytes of `word` come before the first that needs an escape; 8 if none does.
+#[inline(always)]
+fn first_escaped(word: u64) -> usize {
+    let quote = word ^ (ONES * 0x22);
+    let slash = word ^ (ONES * 0x5c);
+    // As above, and only where the highest bit was not set before. Borrows go upwards, so the first
+    // mark is always right.
+    let marks = ((word.wrapping_sub(ONES * 0x20) & !word)
+        | (quote.wrapping_sub(ONES) & !quote)
+        | (slash.wrapping_sub(ONES) & !slash))
+        & HIGHS;
+    (marks.trailing_zeros() / 8) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NotUtf8, Output};
+
+    fn quoted(bytes: &[u8]) -> Result<Vec<u8>, NotUtf8> {
+        let mut text = Output::default();
+        text.put_string(bytes)?;
+        Ok(text.written().to_vec())
+    }
+
+    /// RFC 8259 §7, byte by byte.
+    fn model(bytes: &[u8]) -> Result<Vec<u8>, NotUtf8> {
+        let string = std::str::from_utf8(bytes).map_err(|_| NotUtf8)?;
+        Ok(serde_json::to_vec(string).unwrap())
+    }
+
+    #[test]
+    fn rfc8259_7_every_byte_is_written_as_it_must_wherever_it_stands() {
+        for byte in 0..=255_u8 {
+            for len in 0..20 {
+                for at in 0..len {
+                    let mut bytes = vec![b'a'; len];
+                    bytes[at] = byte;
+                    assert_eq!(quoted(&bytes), model(&bytes), "{byte} at {at} of {len}");
+                    // Neighbours that need an escape, or look like it to a borrow.
+                    for other in [b'"', 0x1f, b'#'] {
+                        bytes[len / 2] = other;
+                        assert_eq!(quoted(&bytes), model(&bytes), "{byte} at {at} of {len}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn characters_of_several_bytes_stand_for_themselves() {
+        for string in [
+            "naïve",
+            "\u{7ff}\u{800}",
+            "日本語 \"語\"",
+            "\u{10ffff}\n",
+            "",
+        ] {
+            for before in 0..20 {
+                let string = format!("{}{string}", "a".repeat(before));
+                assert_eq!(quoted(string.as_bytes()), model(string.as_bytes()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_taken_back_or_fails_leaves_nothing_behind() {
+        let mut text = Output::default();
+        text.push(b'[');
+        assert_eq!(text.put_string(b"\xff"), Err(NotUtf8));
+        assert_eq!(text.written(), b"[");
+        text.put_name(b'{', b"a\"b").unwrap();
+        assert_eq!(text.written(), br#"[{"a\"b":"#);
+        text.truncate(1);
+        text.put_line(2);
+        text.put(b"null");
+        assert_eq!(text.written(), b"[\n  null");
+        text.clear();
+        assert_eq!((text.len(), text.written()), (0, &b""[..]));
+    }
+
+    #[test]
+    fn memory_of_a_long_text_is_given_back_and_that_of_a_short_one_kept() {
+        let mut text = Output::default();
+        text.put(&vec![b' '; super::BYTES_KEPT / 2]);
+        let kept = text.bytes.capacity();
+        text.clear();
+        assert_eq!(text.bytes.capacity(), kept);
+        text.put(&vec![b' '; super::BYTES_KEPT + 1]);
+        text.clear();
+        assert_eq!(text.bytes.capacity(), 0);
+    }
+}

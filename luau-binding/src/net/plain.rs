@@ -25,12 +25,13 @@ mod templates;
 
 pub(crate) use parts::Arriving;
 
-use super::request::push_pairs;
+use super::request::{push_ip, push_pairs};
 use super::response;
 use crate::runtime::Worker;
 use crate::value::{Options, bad_argument};
 use crate::vm::walk::Met;
 use crate::vm::{Kind, Outcome, Pin, Returns, Stack};
+use core::net::IpAddr;
 use hukilau_core::conn::{Exchange, Response};
 use hukilau_core::reactor::conns::ConnKey;
 use hukilau_core::url;
@@ -92,6 +93,8 @@ pub(crate) struct Plain {
     /// Makes the answer to a request whose handler has raised.
     pub(crate) failed: Option<Pin>,
     templates: RefCell<Templates>,
+    /// The last peer's address, and once it has come twice in a row, its text.
+    address: RefCell<Option<(IpAddr, Option<Pin>)>>,
 }
 
 /// A field that is filled in.
@@ -171,6 +174,7 @@ pub(crate) fn install(stack: &mut Stack<'_>) -> Outcome {
         refit: refit.ok_or_else(|| rules.error("option 'refit' is needed"))?,
         failed: rules.function(stack, c"failed")?,
         templates: RefCell::new(Templates::new(repeats)),
+        address: RefCell::default(),
     };
     // A second call changes nothing.
     let _ = server.plain.set(Box::new(plain));
@@ -194,7 +198,7 @@ impl Plain {
         }
         let mut count = 5;
         if self.has_peer {
-            request.push_ip(stack);
+            self.push_address(stack, request.address());
             stack.push_number(f64::from(request.port()));
             count += 2;
         }
@@ -207,6 +211,26 @@ impl Plain {
             count += 2;
         }
         count
+    }
+
+    /// Pushes the text of an address. Behind a proxy, and for requests of one connection, it is the last one's.
+    fn push_address(&self, stack: &mut Stack<'_>, address: Option<IpAddr>) {
+        let Some(address) = address else {
+            return stack.push_string(b"");
+        };
+        let mut last = self.address.borrow_mut();
+        match &mut *last {
+            Some((last, Some(text))) if *last == address => stack.push_pin(text),
+            Some((last, text)) if *last == address => {
+                push_ip(stack, address);
+                let at = stack.len();
+                *text = (stack.worker().ok()).map(|worker| stack.pin(at, worker.root.released()));
+            }
+            _ => {
+                push_ip(stack, address);
+                *last = Some((address, None));
+            }
+        }
     }
 
     fn push_query(&self, stack: &mut Stack<'_>, query: &[u8]) {

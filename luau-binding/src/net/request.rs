@@ -234,7 +234,7 @@ impl<'a> View<'a> {
     }
 
     /// The peer's address; `None` for a socket file.
-    fn address(&self) -> Option<IpAddr> {
+    pub(super) fn address(&self) -> Option<IpAddr> {
         let mut address = [0; 16];
         address.copy_from_slice(&self.prefix[16..32]);
         let [a, b, c, d, ..] = address;
@@ -248,14 +248,6 @@ impl<'a> View<'a> {
     /// The peer's address as text; empty for a socket file.
     pub(crate) fn ip(&self) -> String {
         self.address().map_or_else(String::new, |ip| ip.to_string())
-    }
-
-    /// Pushes what [`ip`](Self::ip) says.
-    pub(super) fn push_ip(&self, stack: &mut Stack<'_>) {
-        match self.address() {
-            Some(ip) => push_ip(stack, ip),
-            None => stack.push_string(b""),
-        }
     }
 
     /// The peer's port; 0 for a socket file.

@@ -24,8 +24,8 @@
 
 mod members;
 
-pub(crate) use members::install;
 pub(super) use members::this;
+pub(crate) use members::{install, try_send};
 
 use super::guards::{self, Meter};
 use super::server::ServerState;

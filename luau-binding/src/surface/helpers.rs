@@ -15,6 +15,7 @@
 //! | `newtype(name, metamethods)` | a type of userdata: `typeof` is `name` |
 //! | `wrap(type, state, socket?)` | a value of it; when it is collected, the native socket closes |
 //! | `unwrap(type, value)` | the state of a value; nil if it is none of that type |
+//! | `send(socket, data, binary?)` | what `socket:send` does; nil and why where that raises, `closed` if it has closed |
 //! | `failed()` | a test has failed: the process ends with status 1 |
 //! | `plain(server, rules)` | its `request` gets and gives plain values, see `net/plain.rs` |
 //! | `closer(socket)` | a value that closes the native socket when it is collected |
@@ -78,6 +79,10 @@ pub(super) fn module(
         vm::function(lua, worker, c"decompress", decompress)?,
     )?;
     set("unwrap", vm::function(lua, worker, c"unwrap", unwrap)?)?;
+    set(
+        "send",
+        vm::function(lua, worker, c"send", socket::try_send)?,
+    )?;
     set("failed", vm::function(lua, worker, c"failed", failed)?)?;
     set(
         "readFile",

@@ -10,8 +10,8 @@
 //! Not here: which tables are made of it (`plain.rs`, `templates.rs`), requests as userdata
 //! (`request.rs`).
 
-use crate::net::request::{Origin, View, push_ip};
-use crate::vm::Stack;
+use crate::net::request::{Origin, View};
+use core::net::IpAddr;
 use hukilau_core::http1::Request;
 use hukilau_core::transport::Peer;
 
@@ -29,8 +29,8 @@ pub(crate) trait Parts {
     fn field_lines(&self) -> &[u8];
     /// The body, as far as it is at hand.
     fn body(&self) -> &[u8];
-    /// Pushes the peer's address as text, empty for a socket file.
-    fn push_ip(&self, stack: &mut Stack<'_>);
+    /// The peer's address; `None` for a socket file.
+    fn address(&self) -> Option<IpAddr>;
     /// The peer's port; 0 for a socket file.
     fn port(&self) -> u16;
 }
@@ -73,10 +73,10 @@ impl Parts for Arriving<'_> {
         &[]
     }
 
-    fn push_ip(&self, stack: &mut Stack<'_>) {
+    fn address(&self) -> Option<IpAddr> {
         match self.origin.peer {
-            Some(Peer::Ip(peer)) => push_ip(stack, peer.ip()),
-            _ => stack.push_string(b""),
+            Some(Peer::Ip(peer)) => Some(peer.ip()),
+            _ => None,
         }
     }
 
@@ -113,8 +113,8 @@ impl Parts for View<'_> {
         self.body()
     }
 
-    fn push_ip(&self, stack: &mut Stack<'_>) {
-        self.push_ip(stack);
+    fn address(&self) -> Option<IpAddr> {
+        self.address()
     }
 
     fn port(&self) -> u16 {

@@ -190,21 +190,41 @@ fn refused(method: &str, misuse: Misuse) -> Raise {
 /// `ws:send(data, binary?)`: false while the peer reads slowly. Above the limit of `backpressure` its
 /// policy decides what becomes of the message: one that is not sent comes with the word `dropped`.
 fn send(stack: &mut Stack<'_>) -> Outcome {
+    let pressure = attempt(stack)?.map_err(|misuse| refused("send", misuse))?;
+    Ok(push_pressure(stack, pressure))
+}
+
+/// What `ws:send` does, for surfaces: nil and why where that raises because of the socket or the text. A
+/// socket that has closed is `closed`.
+pub(crate) fn try_send(stack: &mut Stack<'_>) -> Outcome {
+    match attempt(stack)? {
+        Ok(pressure) => Ok(push_pressure(stack, pressure)),
+        Err(misuse) => {
+            stack.push_nil();
+            match misuse {
+                Misuse::Gone | Misuse::Closing => stack.push_string("closed"),
+                other => stack.push_string(refused("send", other).0.as_ref()),
+            }
+            Ok(Returns::Values(2))
+        }
+    }
+}
+
+fn attempt(stack: &Stack<'_>) -> Result<Result<Pressure, Misuse>, Raise> {
     let socket = this(stack)?;
     let kind = topics::kind_of(stack, 2, "ws:send")?;
     let payload = stack.bytes(2).unwrap_or(&[]);
-    let sent = stack
-        .worker()?
-        .reactor
-        .borrow_mut()
-        .send(socket.conn, kind, payload);
-    let pressure = sent.map_err(|misuse| refused("send", misuse))?;
+    let mut reactor = stack.worker()?.reactor.borrow_mut();
+    Ok(reactor.send(socket.conn, kind, payload))
+}
+
+fn push_pressure(stack: &mut Stack<'_>, pressure: Pressure) -> Returns {
     stack.push_boolean(pressure == Pressure::Low);
     if pressure != Pressure::Dropped {
-        return Ok(Returns::Values(1));
+        return Returns::Values(1);
     }
     stack.push_string("dropped");
-    Ok(Returns::Values(2))
+    Returns::Values(2)
 }
 
 /// `ws:next()`: the next message, or nil once the socket is closed.

@@ -218,14 +218,20 @@ impl Encoder<'_, '_> {
         Ok(())
     }
 
+    #[inline(always)]
     fn check_bytes(&self) -> Result<(), Unfit> {
-        if self.out.len() > self.spelling.bytes_max as usize {
-            let bytes_max = self.spelling.bytes_max;
-            return Err(Unfit::new(format!(
-                "more than {bytes_max} bytes (the option maxBytes allows more)"
-            )));
+        match self.out.len() > self.spelling.bytes_max as usize {
+            true => Err(self.too_long()),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    #[cold]
+    fn too_long(&self) -> Unfit {
+        let bytes_max = self.spelling.bytes_max;
+        Unfit::new(format!(
+            "more than {bytes_max} bytes (the option maxBytes allows more)"
+        ))
     }
 
     /// Writes a table in one pass, as what its first key makes it.
@@ -323,6 +329,8 @@ impl Encoder<'_, '_> {
         index: i32,
         (n, depth): (u32, u32),
     ) -> Result<(), Unfit> {
+        // Not the table alone bounds the text: a value that stands in many places is small in memory.
+        self.check_bytes()?;
         self.line(depth + 1);
         self.value(found, index, depth + 1)
             .map_err(|unfit| unfit.inside(|| format!("[{n}]")))
@@ -397,6 +405,7 @@ impl Encoder<'_, '_> {
     /// Writes `before`, which is a brace or a comma, and `"key":value`.
     #[inline(always)]
     fn entry(&mut self, before: u8, entry: &Entry<'_>, depth: u32) -> Result<(), Unfit> {
+        self.check_bytes()?;
         match entry.name() {
             Some(name) if !self.spelling.is_pretty => self.out.put_name(before, name)?,
             _ => self.spelled_name(before, entry, depth)?,

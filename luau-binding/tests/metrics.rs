@@ -425,11 +425,16 @@ fn probes_are_answered_until_the_last_of_all_workers_has_come_to_its_end() {
     served.signal();
     let farewell = client.receive();
     assert_eq!(farewell.payload[..2], 1001_u16.to_be_bytes());
-    // The system gives each worker its share of them.
-    for _ in 0..200 {
+    let probe = || {
         let (status, body) = Measured::get(served.figures, "/readyz");
         assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
-        assert_eq!(body, "0 of 2 workers serve\n");
+        body
+    };
+    // One worker has said goodbye; the other may hear of the signal a moment later.
+    while probe() != "0 of 2 workers serve\n" {}
+    // The system gives each worker its share of them.
+    for _ in 0..200 {
+        assert_eq!(probe(), "0 of 2 workers serve\n");
     }
     client.send(8, &farewell.payload);
     served.wait();

@@ -18,8 +18,9 @@
 //!
 //! Invariants
 //! - Every order is answered once: whoever drops its waiter raises an error where it was given.
-//! - A child without work sleeps; it ends with the runtime that made it.
-//! - What cannot be copied raises where it would have been sent from, or where it would arrive.
+//! - A child without work sleeps; it ends with the runtime that made it. There are [`CHILDREN_MAX`] at most.
+//! - What cannot be copied raises where it would have been sent from, or where it would arrive. What is copied
+//!   is bounded in depth and bytes.
 //!
 //! Not here: the proxy that scripts have (`surface/lute/vm.luau`), workers of one script (`crew.rs`).
 
@@ -33,6 +34,7 @@ use mlua::{IntoLua, Lua, MultiValue, Table, Value, Variadic};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::Duration;
 
@@ -40,6 +42,12 @@ use std::time::Duration;
 const STACK_BYTES: usize = 8 * 1024 * 1024;
 /// Tables within tables beyond which a value is taken to contain itself.
 const DEPTH_MAX: u32 = 128;
+/// Bytes that one call may carry each way, a value counted as [`Parcel`] and what it holds. What stands in many
+/// places is copied to each, so a few tables can be more than any memory.
+const CARRIED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// VMs of the process that were made by scripts and have not ended. Each has threads and descriptors, and a module
+/// that makes a VM of itself would make them without end.
+const CHILDREN_MAX: usize = 256;
 /// What a drain lets finish, as for a signal.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -55,36 +63,42 @@ enum Parcel {
 }
 
 impl Parcel {
-    fn pack(value: &Value, depth: u32) -> mlua::Result<Self> {
-        let unfit = |what: &str| {
-            let text = format!("failed to copy a value between VMs: {what}");
-            mlua::Error::RuntimeError(text)
-        };
+    fn pack_all(values: &[Value]) -> mlua::Result<Vec<Self>> {
+        let mut left = CARRIED_BYTES_MAX;
+        let packed = values.iter().map(|value| Self::pack(value, 0, &mut left));
+        packed.collect()
+    }
+
+    /// Copies a value that lies in `depth` tables; `left` bytes may still be carried.
+    fn pack(value: &Value, depth: u32, left: &mut usize) -> mlua::Result<Self> {
         if depth > DEPTH_MAX {
             return Err(unfit("it is too deep, or contains itself"));
         }
+        take(left, size_of::<Self>())?;
         Ok(match value {
             Value::Nil => Self::Nil,
             Value::Boolean(value) => Self::Boolean(*value),
             Value::Integer(value) => Self::Number(*value as f64),
             Value::Number(value) => Self::Number(*value),
-            Value::String(text) => Self::Text(text.as_bytes().to_vec()),
-            Value::Buffer(bytes) => Self::Bytes(bytes.to_vec()),
+            Value::String(text) => {
+                take(left, text.as_bytes().len())?;
+                Self::Text(text.as_bytes().to_vec())
+            }
+            Value::Buffer(bytes) => {
+                take(left, bytes.len())?;
+                Self::Bytes(bytes.to_vec())
+            }
             Value::Table(table) => {
-                let mut entries = Vec::with_capacity(table.raw_len());
+                let mut entries = Vec::new();
                 table.for_each(|key: Value, value: Value| {
-                    let value = Self::pack(&value, depth + 1)?;
-                    entries.push((Self::pack(&key, depth + 1)?, value));
+                    let value = Self::pack(&value, depth + 1, left)?;
+                    entries.push((Self::pack(&key, depth + 1, left)?, value));
                     Ok(())
                 })?;
                 Self::Table(entries)
             }
             other => return Err(unfit(&format!("a {} stays where it is", other.type_name()))),
         })
-    }
-
-    fn pack_all(values: &[Value]) -> mlua::Result<Vec<Self>> {
-        values.iter().map(|value| Self::pack(value, 0)).collect()
     }
 
     fn open(self, lua: &Lua) -> mlua::Result<Value> {
@@ -103,6 +117,18 @@ impl Parcel {
             }
         })
     }
+}
+
+fn unfit(what: &str) -> mlua::Error {
+    let text = format!("failed to copy a value between VMs: {what}");
+    mlua::Error::RuntimeError(text)
+}
+
+/// Takes `count` of the bytes that are left.
+fn take(left: &mut usize, count: usize) -> mlua::Result<()> {
+    let rest = left.checked_sub(count);
+    *left = rest.ok_or_else(|| unfit("it takes more than 64 MiB"))?;
+    Ok(())
 }
 
 /// Something that a child is to do.
@@ -138,6 +164,30 @@ impl Drop for Child {
     }
 }
 
+/// How many there are in the process.
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// One of the places that there are for children, while it is held.
+struct Place;
+
+impl Place {
+    fn take() -> mlua::Result<Self> {
+        let order = Ordering::Relaxed;
+        let taken = ALIVE.fetch_update(order, order, |alive| {
+            (alive < CHILDREN_MAX).then_some(alive + 1)
+        });
+        taken.map(|_| Self).map_err(|alive| {
+            mlua::Error::RuntimeError(format!("there are {alive} VMs, which is the most"))
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        ALIVE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The children of a runtime, in its VM.
 #[derive(Default)]
 struct Children(RefCell<Vec<Child>>);
@@ -167,13 +217,14 @@ pub(super) fn module(lua: &Lua, worker: &Rc<Worker>, options: &Options) -> mlua:
         "create",
         embed::waiting(lua, worker, move |_, (path, source, line), ready| {
             let job = Job {
+                _place: Place::take()?,
                 options: options.clone(),
                 path,
                 source,
                 line,
             };
             let thread = std::thread::Builder::new()
-                .name(format!("vm {}", job.path))
+                .name("vm".to_owned())
                 .stack_size(STACK_BYTES);
             let started = thread.spawn(move || live(&job, ready));
             started.map(drop).map_err(|error| {
@@ -210,6 +261,7 @@ pub(super) fn module(lua: &Lua, worker: &Rc<Worker>, options: &Options) -> mlua:
 
 /// What a child's thread is given.
 struct Job {
+    _place: Place,
     options: Options,
     path: String,
     /// The chunk that asks for the module, as errors show it, and the line where it does.
@@ -425,13 +477,14 @@ fn call(
 
 #[cfg(test)]
 mod tests {
-    use super::Parcel;
+    use super::{CHILDREN_MAX, Parcel, Place};
     use mlua::{Lua, Value};
 
     #[track_caller]
     fn packed(lua: &Lua, expression: &str) -> Result<Parcel, String> {
         let value: Value = lua.load(expression).eval().expect("an expression");
-        Parcel::pack(&value, 0).map_err(|error| error.to_string())
+        let packed = Parcel::pack_all(&[value]).map_err(|error| error.to_string())?;
+        Ok(packed.into_iter().next().expect("one value"))
     }
 
     #[test]
@@ -448,8 +501,8 @@ mod tests {
         ] {
             let parcel = packed(&lua, expression).expect("data");
             let opened = packed(&lua, expression).expect("data").open(&lua);
-            let again = Parcel::pack(&opened.expect("memory"), 0);
-            assert_eq!(again.expect("data"), parcel, "{expression}");
+            let again = Parcel::pack_all(&[opened.expect("memory")]);
+            assert_eq!(again.expect("data"), [parcel], "{expression}");
         }
         let itself = "(function() local t = {} t.t = t return t end)()";
         for (expression, why) in [
@@ -460,9 +513,28 @@ mod tests {
             ),
             ("newproxy()", "a userdata stays where it is"),
             (itself, "it is too deep, or contains itself"),
+            (
+                "(function() local t = {} for _ = 1, 100 do t = { t, t } end return t end)()",
+                "it takes more than 64 MiB",
+            ),
+            (
+                "table.create(100, string.rep('x', 1024 * 1024))",
+                "it takes more than 64 MiB",
+            ),
         ] {
             let refused = packed(&lua, expression).expect_err("no data");
             assert!(refused.contains(why), "{refused}");
         }
+    }
+
+    #[test]
+    fn there_are_so_many_at_once_and_no_more() {
+        let mut places: Vec<Place> = (0..CHILDREN_MAX)
+            .map(|_| Place::take().expect("there is one"))
+            .collect();
+        let refused = Place::take().map(drop).expect_err("all are taken");
+        assert!(refused.to_string().contains("there are 256 VMs"));
+        places.pop();
+        assert!(Place::take().is_ok());
     }
 }

@@ -188,6 +188,14 @@ fn b3_an_upgrade_is_refused_with_403_and_in_the_seed_with_404() {
             "{path}: {head}"
         );
     }
+    let (_, head) = Client::ask(&current, &format!("/?{}", "a&".repeat(25)), "");
+    assert!(head.starts_with("HTTP/1.1 414 "), "{head}");
+    let long = format!("X: {}\r\n", "x".repeat(4093));
+    let (_, head) = Client::ask(&current, "/", &long);
+    assert!(head.starts_with("HTTP/1.1 431 "), "{head}");
+    let long = format!("{}: x\r\n", "x".repeat(4093));
+    let (_, head) = Client::ask(&current, "/", &long);
+    assert!(head.starts_with("HTTP/1.1 431 "), "{head}");
     current.stop();
     let seed = serve(
         "local ok, server = require('@zcore/net').serve({

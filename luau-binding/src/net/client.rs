@@ -55,6 +55,11 @@ use upload::Upload;
 /// may be touched.
 pub(crate) type Dropped = Rc<RefCell<Vec<RequestKey>>>;
 
+/// Bytes of a response's head: as much as the core can take, which other clients let by, too.
+const HEAD_BYTES_MAX: u32 = 65_535;
+/// Field lines of one.
+const FIELDS_MAX: u16 = 1_024;
+
 /// Why a body does not go on.
 const CANCELLED: &str = "the request was cancelled";
 
@@ -88,7 +93,11 @@ impl Outbound {
         let proxies = Proxies::from_environment(variable);
         let proxy_fault = proxies.as_ref().err().map(ToString::to_string);
         let config = ClientConfig {
-            limits: limits.clone(),
+            limits: Limits {
+                head_bytes_max: HEAD_BYTES_MAX,
+                fields_max: FIELDS_MAX,
+                ..limits.clone()
+            },
             proxies: proxies.unwrap_or_default(),
             ..ClientConfig::default()
         };

@@ -315,9 +315,7 @@ impl Log {
             (Kind::Nil, _) => {}
             (_, Some(false)) => place = None,
             (Kind::String, _) => {
-                place = stack
-                    .string(at)
-                    .map(|text| String::from_utf8_lossy(text).into_owned());
+                place = options.text(stack, c"accessLog")?;
             }
             (Kind::Table, _) => {
                 let given = Options {

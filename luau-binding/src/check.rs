@@ -14,7 +14,6 @@
 use crate::TYPE_MODULES;
 use crate::require::{self, Requirer};
 use crate::surface;
-use crate::vm;
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
@@ -79,7 +78,10 @@ pub fn check_source(chunk: &str, source: Vec<u8>, known: &[&str]) -> Result<Chec
     while let Some((name, source)) = queue.pop_front() {
         let ask = lua.load(ASK).set_name(name.as_str()).into_function()?;
         for (line, required) in requires(&require::readable(&source)) {
-            let (is_found, message): (bool, String) = ask.call(required.as_str())?;
+            let (is_found, message): (bool, String) = match require::unusable(required.as_bytes()) {
+                Some(refused) => (false, refused),
+                None => ask.call(required.as_str())?,
+            };
             if !is_found {
                 // What stands in another file says so itself.
                 let place = format!("{}:{line}: ", require::shown_name(&name));
@@ -88,7 +90,11 @@ pub fn check_source(chunk: &str, source: Vec<u8>, known: &[&str]) -> Result<Chec
                 let is_placed = message.contains(".luau:") || message.contains(".lua:");
                 checked.problems.push(match is_placed {
                     true => message.to_owned(),
-                    false => format!("{place}{}", vm::explained(message.to_owned())),
+                    false => format!(
+                        "{place}{}",
+                        require::explained(&required, message)
+                            .unwrap_or_else(|| message.to_owned())
+                    ),
                 });
             }
         }

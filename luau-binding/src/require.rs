@@ -6,16 +6,22 @@
 //! errors of loading plain strings.
 //!
 //! Invariants
-//! - A module is loaded once, whatever path it is required by.
+//! - A module is loaded once, whatever path it is required by, and however many require it while it waits
+//!   (`require/once.luau`).
 //! - Each script and module has globals of its own over the frozen ones that all share: what modules
 //!   share is what they return, and nothing else.
 //! - Standard input, which has no path, requires from the working directory.
 //!
-//! Not here: what the built-in modules hold (`net/`, `std/`).
+//! Not here: what is said of modules that are not found (`require/told.rs`), what the built-in modules hold (`net/`, `std/`).
+
+mod told;
+
+pub(crate) use told::{explained, unusable};
 
 use crate::error::system_text;
 use crate::runtime::Worker;
 use crate::surface;
+use crate::vm;
 use mlua::luau::{FsRequirer, NavigateError, Require};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -294,13 +300,42 @@ impl Require for Requirer {
             Ok(_) if matches!(self.purpose, Purpose::Check(_)) => {
                 lua.load("return function() return true end").call(())
             }
-            Ok(function) => Ok(function),
+            Ok(function) => once(lua, &shown, function),
             Err(message) => lua
                 .load("local message = ... return function() error(message, 0) end")
                 .set_name("=require")
                 .call(message),
         }
     }
+}
+
+/// Where the registry keeps what `once.luau` returns.
+const ONCE: &str = "huki once";
+
+/// A loader that runs `chunk` once, however many coroutines require the module while it waits for something.
+fn once(lua: &mlua::Lua, shown: &str, chunk: mlua::Function) -> mlua::Result<mlua::Function> {
+    if let Some(make) = lua.named_registry_value::<Option<mlua::Function>>(ONCE)? {
+        return make.call((shown, chunk));
+    }
+    let globals: mlua::Table = lua.named_registry_value(GLOBALS)?;
+    let task: mlua::Table = lua
+        .named_registry_value::<mlua::Table>(surface::REGISTERED)?
+        .raw_get("@huki/task")?;
+    let coroutines: mlua::Table = globals.raw_get("coroutine")?;
+    let parts = lua.create_table()?;
+    parts.raw_set("running", coroutines.raw_get::<mlua::Function>("running")?)?;
+    parts.raw_set("status", coroutines.raw_get::<mlua::Function>("status")?)?;
+    parts.raw_set("wait", task.get::<mlua::Function>("wait")?)?;
+    if let Some(worker) = lua.app_data_ref::<Rc<Worker>>() {
+        parts.raw_set("note", vm::noting(lua, &worker)?)?;
+    }
+    let make: mlua::Function = lua
+        .load(include_str!("require/once.luau"))
+        .set_name(format!("={} require]", surface::CHUNK))
+        .set_environment(environment(lua)?)
+        .call(parts)?;
+    lua.set_named_registry_value(ONCE, &make)?;
+    make.call((shown, chunk))
 }
 
 /// The one line of a compile error: `file:line: what`.

@@ -320,7 +320,7 @@ const INNER: &str = "_SURFACES";
 const PRELUDE: &str = "local require = ... ";
 
 /// Where mlua keeps what `register_module` was given: looked at before files.
-const REGISTERED: &str = "_REGISTEREDMODULES";
+pub(crate) const REGISTERED: &str = "_REGISTEREDMODULES";
 
 /// Has `require` find surfaces. Call it when the native modules are registered.
 pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>, options: &Options) -> mlua::Result<()> {

@@ -52,7 +52,7 @@ impl Options<'_> {
             };
             if !known.contains(&name.as_ref()) {
                 let hint = advice(&name, known);
-                return Err(self.error(format!("unknown option '{name}'{hint}")));
+                return Err(self.error(format!("unknown option '{}'{hint}", name.escape_debug())));
             }
             stack.pop(2);
             cursor = next;
@@ -151,12 +151,22 @@ impl Options<'_> {
         self.read(stack, key, "true or false", |stack, at| stack.boolean(at))
     }
 
-    /// A string, copied.
+    /// Text, copied: names, addresses and paths, which hold no NUL byte. What is not UTF-8 would become something else on its
+    /// way to the system, and is refused.
     pub(crate) fn text(&self, stack: &mut Stack<'_>, key: &CStr) -> Result<Option<String>, Raise> {
-        self.read(stack, key, "a string", |stack, at| {
-            let bytes = stack.string(at)?;
-            Some(String::from_utf8_lossy(bytes).into_owned())
-        })
+        let bytes = self.read(stack, key, "a string", |stack, at| {
+            stack.string(at).map(<[u8]>::to_vec)
+        })?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let must = match String::from_utf8(bytes) {
+            Ok(text) if !text.contains('\0') => return Ok(Some(text)),
+            Ok(_) => "a string without NUL bytes",
+            Err(_) => "valid UTF-8",
+        };
+        stack.push_field(self.index, key);
+        let mismatch = self.mismatch(stack, key, stack.len(), must);
+        stack.pop(1);
+        Err(mismatch)
     }
 
     /// A function, kept.

@@ -46,7 +46,7 @@ mod texts;
 mod typed;
 pub(crate) mod walk;
 
-pub(crate) use function::{explained, function, placed_require};
+pub(crate) use function::{function, noting, placed_require};
 
 use crate::runtime::Worker;
 use mlua::ffi;

@@ -39,7 +39,7 @@ pub(crate) fn install_globals(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Res
 }
 
 /// All arguments as text with tabs between them, and a line end.
-fn line(stack: &mut Stack<'_>) -> Result<Vec<u8>, Raise> {
+fn line(stack: &mut Stack<'_>, function: &str) -> Result<Vec<u8>, Raise> {
     let worker = stack.worker()?;
     let mut line = Vec::new();
     for index in 1..=stack.len() {
@@ -48,7 +48,11 @@ fn line(stack: &mut Stack<'_>) -> Result<Vec<u8>, Raise> {
         }
         match stack.string(index) {
             Some(bytes) => line.extend_from_slice(bytes),
-            None => line.extend_from_slice(stack.display(index, &worker.root).as_bytes()),
+            None => {
+                let text = stack.try_display(index, &worker.root);
+                let text = text.map_err(|told| Raise::from(format!("{function}: {told}")))?;
+                line.extend_from_slice(text.as_bytes());
+            }
         }
     }
     line.push(b'\n');
@@ -56,12 +60,12 @@ fn line(stack: &mut Stack<'_>) -> Result<Vec<u8>, Raise> {
 }
 
 fn print(stack: &mut Stack<'_>) -> Outcome {
-    let line = line(stack)?;
+    let line = line(stack, "print")?;
     written("print", std::io::stdout().lock().write_all(&line))
 }
 
 fn warn(stack: &mut Stack<'_>) -> Outcome {
-    let line = line(stack)?;
+    let line = line(stack, "warn")?;
     written("warn", std::io::stderr().lock().write_all(&line))
 }
 

@@ -177,6 +177,15 @@ fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "no message".to_owned())
 }
 
+/// What the function is called that looks at an error and its calls.
+pub(super) const NOTE_TRACE: &CStr = c"note trace";
+
+/// The chunk of the function behind `require`.
+const FINDER: &str = "__mlua_require";
+
+/// A line of [`trace`].
+const XPCALL: &str = "  [huki] in xpcall\n";
+
 /// The call frames of `state`, innermost first, one line each. Stack: 0.
 ///
 /// # Safety
@@ -194,7 +203,13 @@ pub(super) unsafe fn trace(state: *mut ffi::lua_State) -> String {
         let (source, name) = unsafe { (text_of(frame.short_src), text_of(frame.name)) };
         // SAFETY: as above.
         let is_surface = unsafe { is_surface(frame.short_src) };
-        if frame.currentline > 0 && !is_surface {
+        if is_surface && text.ends_with(XPCALL) {
+            // What a surface catches in order to pass it on is no step of the script's.
+            text.truncate(text.len() - XPCALL.len());
+        }
+        if source.starts_with(FINDER) || name == NOTE_TRACE.to_string_lossy() {
+            continue;
+        } else if frame.currentline > 0 && !is_surface {
             let _ = write!(text, "  {source}:{}", frame.currentline);
         } else if !name.is_empty() {
             let _ = write!(text, "  [huki]");
@@ -236,11 +251,17 @@ unsafe extern "C-unwind" fn protected_tostring(state: *mut ffi::lua_State) -> c_
 impl Stack<'_> {
     /// The value at `index` as text, as `tostring` gives it. Never raises.
     pub(crate) fn display(&mut self, index: i32, root: &Root) -> String {
+        self.try_display(index, root)
+            .unwrap_or_else(|_| format!("an error of type {}", self.type_name(index)))
+    }
+
+    /// The same, or what `__tostring` has raised.
+    pub(crate) fn try_display(&mut self, index: i32, root: &Root) -> Result<String, String> {
         if let Some(bytes) = self.string(index) {
-            return String::from_utf8_lossy(bytes).into_owned();
+            return Ok(String::from_utf8_lossy(bytes).into_owned());
         }
         if self.kind(index) == Kind::None {
-            return "nil".to_owned();
+            return Ok("nil".to_owned());
         }
         let main = root.state.as_ptr();
         // SAFETY: the main thread can always run a protected call; its stack is restored. The
@@ -257,14 +278,18 @@ impl Stack<'_> {
             }
             let mut len = 0;
             let start = ffi::lua_tolstring(main, -1, &raw mut len);
-            let text = if status == ffi::LUA_OK && !start.is_null() {
+            let text = if start.is_null() {
+                let name = CStr::from_ptr(ffi::lua_typename(main, ffi::lua_type(main, -1)));
+                format!("an error of type {}", name.to_string_lossy())
+            } else {
                 let bytes = std::slice::from_raw_parts(start.cast::<u8>(), len);
                 String::from_utf8_lossy(bytes).into_owned()
-            } else {
-                format!("an error of type {}", self.type_name(index))
             };
             ffi::lua_settop(main, top);
-            text
+            match status {
+                ffi::LUA_OK => Ok(text),
+                _ => Err(text),
+            }
         }
     }
 

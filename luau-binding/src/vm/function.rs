@@ -10,12 +10,14 @@
 //!
 //! Not here: what the functions do (`net/`, `std/`).
 
-use super::coroutine::trace;
+use super::coroutine::{NOTE_TRACE, trace};
 use super::guard::NOT_ENOUGH_MEMORY;
 use super::{Outcome, Raise, Returns, Stack, ffi};
+use crate::require;
 use crate::runtime::Worker;
-use crate::surface::{self, CHUNK};
+use crate::surface::CHUNK;
 use crate::value::bad_argument;
+use std::borrow::Cow;
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -101,9 +103,6 @@ where
     }
 }
 
-/// How errors of finding a module begin, which lack the place of the call.
-const REQUIRE_ERROR: &[u8] = b"error requiring module";
-
 /// Wraps the function behind `require` so that not finding a module says where it was asked for.
 /// Modules may still suspend while they load. What a module raises keeps the calls that led to it:
 /// they are noted in the worker before the stack is unwound.
@@ -118,7 +117,7 @@ pub(crate) fn placed_require(
     unsafe {
         lua.exec_raw(require, move |state| {
             ffi::lua_pushlightuserdata(state, worker.cast_mut().cast());
-            ffi::lua_pushcclosured(state, note_trace, c"trace".as_ptr(), 1);
+            ffi::lua_pushcclosured(state, note_trace, NOTE_TRACE.as_ptr(), 1);
             ffi::lua_pushcclosurek(
                 state,
                 call_require,
@@ -130,12 +129,24 @@ pub(crate) fn placed_require(
     }
 }
 
+/// A function to handle errors with that notes the calls which led to one, for who catches it only to pass it on.
+pub(crate) fn noting(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua::Function> {
+    let worker = Rc::as_ptr(worker);
+    // SAFETY: pushes one closure, whose upvalue is the worker as in `push_function`, and leaves it as the result.
+    unsafe {
+        lua.exec_raw((), move |state| {
+            ffi::lua_pushlightuserdata(state, worker.cast_mut().cast());
+            ffi::lua_pushcclosured(state, note_trace, NOTE_TRACE.as_ptr(), 1);
+        })
+    }
+}
+
 /// Notes message and calls of the error at 1, and returns it as it is. Stack: 0.
 ///
 /// # Safety
-/// Called by the VM only, as the error handler that [`placed_require`] has made.
+/// Called by the VM only, as the error handler that [`placed_require`] or [`noting`] has made.
 unsafe extern "C-unwind" fn note_trace(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: upvalue 1 is the worker by `placed_require`, and the VM keeps it alive.
+    // SAFETY: upvalue 1 is the worker by both, and the VM keeps it alive.
     let worker = unsafe {
         ffi::lua_tolightuserdata(state, ffi::lua_upvalueindex(1))
             .cast::<Worker>()
@@ -158,7 +169,7 @@ unsafe extern "C-unwind" fn note_trace(state: *mut ffi::lua_State) -> c_int {
     1
 }
 
-/// Calls upvalue 1 with the first argument, protected by upvalue 2. Stack: 3.
+/// Calls upvalue 1 with the first argument, protected by upvalue 2. Stack: 4.
 ///
 /// # Safety
 /// Called by the VM only, as the function of a closure made by [`placed_require`].
@@ -168,32 +179,36 @@ unsafe extern "C-unwind" fn call_require(state: *mut ffi::lua_State) -> c_int {
             state: here,
             worker: None,
         };
-        if stack.string(1).is_none() {
-            stack.push_raise(bad_argument(
+        let refused = match stack.string(1) {
+            Some(path) => require::unusable(path).map(Raise::from),
+            None => Some(bad_argument(
                 &stack,
                 "require",
                 1,
                 "the path of a module, a string",
-            ));
+            )),
+        };
+        if let Some(raise) = refused {
+            stack.push_raise(raise);
             // SAFETY: the error is on top of the stack, and nothing here has a destructor left.
             unsafe { ffi::lua_error(state) }
         }
     }
-    // SAFETY: both upvalues are functions; the one that notes is below the other and its argument.
+    // SAFETY: both upvalues are functions; the path stays at 1 for what comes after, the one that notes is at 2, below the
+    // other and its argument.
     unsafe {
         ffi::lua_settop(state, 1);
         ffi::lua_pushvalue(state, ffi::lua_upvalueindex(2));
-        ffi::lua_insert(state, 1);
         ffi::lua_pushvalue(state, ffi::lua_upvalueindex(1));
-        ffi::lua_insert(state, 2);
-        ffi::lua_pcallyieldable(state, 1, 1, 1)
+        ffi::lua_pushvalue(state, 1);
+        ffi::lua_pcallyieldable(state, 1, 1, 2)
     }
 }
 
 /// Returns what `require` returned, or raises what it raised, with its place. Stack: 1.
 ///
 /// # Safety
-/// Called by the VM only, as the continuation of [`call_require`], with one value on top.
+/// Called by the VM only, as the continuation of [`call_require`], with the path at 1 and one value on top.
 unsafe extern "C-unwind" fn after_require(state: *mut ffi::lua_State, status: c_int) -> c_int {
     if status == ffi::LUA_OK {
         return 1;
@@ -203,13 +218,14 @@ unsafe extern "C-unwind" fn after_require(state: *mut ffi::lua_State, status: c_
             state: here,
             worker: None,
         };
-        let top = stack.len();
-        let message = stack
-            .string(top)
-            .filter(|message| message.starts_with(REQUIRE_ERROR))
-            .map(|message| String::from_utf8_lossy(message).into_owned());
-        if let Some(message) = message {
-            stack.push_raise(Raise::from(explained(message)));
+        let path = stack.string(1).map(String::from_utf8_lossy);
+        let message = stack.string(stack.len()).map(String::from_utf8_lossy);
+        let told = match (path, message) {
+            (Some(path), Some(message)) => require::explained(&path, &message),
+            _ => None,
+        };
+        if let Some(told) = told {
+            stack.push_raise(Raise::from(told));
         }
     }
     // SAFETY: the error is on top of the stack, and nothing here has a destructor left.
@@ -230,26 +246,23 @@ pub(super) unsafe fn is_surface(source: *const c_char) -> bool {
     source.to_bytes().starts_with(CHUNK.as_bytes())
 }
 
-/// The message of a module that was not found; of one that looks like a built-in one, with the nearest of those.
-pub(crate) fn explained(message: String) -> String {
-    let name = message.split('"').nth(1).unwrap_or_default();
-    if let Some(told) = surface::unknown_to_all(name) {
-        return told;
+/// Bytes of a message from which on its middle is left out: what it quotes may be of any size.
+const MESSAGE_BYTES_MAX: usize = 2048;
+
+/// `message`, or its beginning and its end.
+fn shortened(message: &str) -> Cow<'_, str> {
+    let bytes = message.as_bytes();
+    if bytes.len() <= MESSAGE_BYTES_MAX {
+        return Cow::Borrowed(message);
     }
-    let known: Vec<&str> = crate::TYPE_MODULES.iter().map(|(name, _)| *name).collect();
-    let bare = name.strip_prefix("@huki/");
-    let is_path = name.contains(['/', '@']);
-    match known
-        .iter()
-        .find(|known| known.strip_prefix("@huki/") == Some(name))
-    {
-        _ if bare.is_some() => {
-            let hint = crate::value::advice(name, &known);
-            format!("error requiring module \"{name}\": there is no such module{hint}")
-        }
-        Some(meant) if !is_path => format!("{message} (did you mean '{meant}'?)"),
-        _ => message,
-    }
+    let (head, rest) = bytes.split_at(MESSAGE_BYTES_MAX / 2);
+    let (middle, tail) = rest.split_at(rest.len() - MESSAGE_BYTES_MAX / 4);
+    Cow::Owned(format!(
+        "{} … {} bytes … {}",
+        String::from_utf8_lossy(head),
+        middle.len(),
+        String::from_utf8_lossy(tail)
+    ))
 }
 
 impl Stack<'_> {
@@ -293,7 +306,7 @@ impl Stack<'_> {
     /// Pushes the error as the VM reports its own: with the place of the calling line.
     pub(crate) fn push_raise(&mut self, raise: Raise) {
         let mut message = self.place_of_call();
-        message.push_str(&raise.0);
+        message.push_str(&shortened(&raise.0));
         self.push_string(&message);
     }
 

@@ -31,6 +31,26 @@ fn the_version_names_luau_too() {
     assert_eq!(output.status.code(), Some(0));
 }
 
+/// As `build.rs` promises: what the loader has to find decides how soon a script starts.
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn the_program_needs_no_cpp_library_where_the_compiler_has_a_static_one() {
+    let compiler = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
+    let has = |library: &str| {
+        let mut asked = std::process::Command::new(&compiler);
+        let answer = asked.arg(format!("-print-file-name={library}")).output();
+        answer.is_ok_and(|answer| answer.stdout.starts_with(b"/"))
+    };
+    let mut ldd = std::process::Command::new("ldd");
+    let needs = ldd.arg(env!("CARGO_BIN_EXE_huki")).output();
+    let needs = String::from_utf8(needs.expect("glibc has it").stdout).expect("UTF-8");
+    assert!(needs.contains("libc.so"), "{needs}");
+    for shared in ["libstdc++", "libgcc_s"] {
+        let is_linked_in = has("libstdc++.a") && has("libgcc_eh.a");
+        assert_eq!(needs.contains(shared), !is_linked_in, "{needs}");
+    }
+}
+
 #[test]
 fn help_goes_to_standard_output_and_wrong_use_to_standard_error() {
     let help = finish(&["--help"]);

@@ -143,16 +143,33 @@ pub(crate) fn chunk_name(path: &str) -> String {
 /// Where the registry keeps the globals that scripts share.
 const GLOBALS: &str = "huki globals";
 
+/// Where it keeps what the globals of a script read on in: the same, or [`open_globals`]' table before it.
+const BEHIND: &str = "huki globals behind a script's";
+
 /// Remembers the globals that every script and module sees, before the sandbox closes.
 pub(crate) fn keep_globals(lua: &mlua::Lua) -> mlua::Result<()> {
-    lua.set_named_registry_value(GLOBALS, lua.globals())
+    lua.set_named_registry_value(GLOBALS, lua.globals())?;
+    lua.set_named_registry_value(BEHIND, lua.globals())
+}
+
+/// Makes `_G` a table that scripts may write to, one for all of them; what they write is a global of those that load
+/// from here on. The globals that are built in stay as they are.
+pub(crate) fn open_globals(lua: &mlua::Lua) -> mlua::Result<()> {
+    let shared: mlua::Table = lua.named_registry_value(GLOBALS)?;
+    let meta = lua.create_table()?;
+    meta.raw_set("__index", shared)?;
+    meta.set_readonly(true);
+    let open = lua.create_table()?;
+    open.set_metatable(Some(meta))?;
+    set_global(lua, "_G", &open)?;
+    lua.set_named_registry_value(BEHIND, open)
 }
 
 /// Globals for one script or module: what it sets is its own, and what it reads is everybody's.
 pub(crate) fn environment(lua: &mlua::Lua) -> mlua::Result<mlua::Table> {
-    let shared: mlua::Table = lua.named_registry_value(GLOBALS)?;
+    let behind: mlua::Table = lua.named_registry_value(BEHIND)?;
     let meta = lua.create_table()?;
-    meta.raw_set("__index", shared)?;
+    meta.raw_set("__index", behind)?;
     meta.set_readonly(true);
     let own = lua.create_table()?;
     own.set_metatable(Some(meta))?;

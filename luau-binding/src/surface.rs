@@ -324,7 +324,6 @@ pub(crate) const REGISTERED: &str = "_REGISTEREDMODULES";
 
 /// Has `require` find surfaces. Call it when the native modules are registered.
 pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>, options: &Options) -> mlua::Result<()> {
-    let forced = options.dialect;
     let modules: mlua::Table = lua.named_registry_value(REGISTERED)?;
     let compile = lua.create_function(compile)?;
     let parts = lua.create_table()?;
@@ -337,14 +336,16 @@ pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>, options: &Options) -
     meta.raw_set("__index", loader)?;
     lua.set_named_registry_value(INNER, inner)?;
     modules.set_metatable(Some(meta))?;
-    if let Some(dialect) = forced {
-        worker.surface.is_forced.set(true);
-        worker.surface.dialect.set(Some(dialect));
-        if let Some(version) = dialect.version() {
-            lua.globals().raw_set("_VERSION", version)?;
-        }
-    }
     Ok(())
+}
+
+/// The process speaks the dialect that it was told to. Call it when the sandbox is closed, which freezes what it finds.
+pub(crate) fn decide(lua: &mlua::Lua, worker: &Worker, options: &Options) -> mlua::Result<()> {
+    let Some(dialect) = options.dialect else {
+        return Ok(());
+    };
+    worker.surface.is_forced.set(true);
+    speak(lua, worker, dialect)
 }
 
 /// The chunk for `path`; nil if it is no surface, and what to say if it should be one.
@@ -401,9 +402,13 @@ fn speak(lua: &mlua::Lua, worker: &Worker, dialect: Dialect) -> mlua::Result<()>
         return Ok(());
     }
     worker.surface.dialect.set(Some(dialect));
-    match dialect.version() {
-        Some(version) => require::set_global(lua, "_VERSION", version),
-        None => Ok(()),
+    if let Some(version) = dialect.version() {
+        require::set_global(lua, "_VERSION", version)?;
+    }
+    match dialect {
+        // Hosts of the one have no sandbox, and Lune makes `_G` a table for what scripts share.
+        Dialect::WinHttp | Dialect::Lune => require::open_globals(lua),
+        _ => Ok(()),
     }
 }
 
@@ -413,6 +418,29 @@ struct Named {
     /// The dialect that comes first.
     dialect: Option<Dialect>,
     globals: Vec<&'static Global>,
+}
+
+impl Named {
+    /// Notes a global by its name.
+    fn global(&mut self, name: &[u8]) -> Option<&'static Global> {
+        let global = GLOBALS
+            .iter()
+            .find(|global| global.name.as_bytes() == name)?;
+        if !self.globals.iter().any(|known| known.name == global.name) {
+            self.globals.push(global);
+        }
+        Some(global)
+    }
+
+    /// Notes one that is perhaps reached through a table, `_G.ws_connect` or `_G["ws_connect"]`: those of the Net API,
+    /// whose names nothing else has.
+    fn member(&mut self, name: &[u8]) {
+        let is_one =
+            |global: &Global| global.dialect == Dialect::WinHttp && global.name.as_bytes() == name;
+        if GLOBALS.iter().any(is_one) {
+            self.global(name);
+        }
+    }
 }
 
 /// Looks through `source`.
@@ -425,15 +453,14 @@ fn names(source: &[u8]) -> Named {
         match token {
             Token::Word(word) if !is_member => {
                 is_required = word == b"require";
-                let global = GLOBALS.iter().find(|global| global.name.as_bytes() == word);
-                if let Some(global) = global {
-                    if !global.is_asked_for {
-                        named.dialect = named.dialect.or(Some(global.dialect));
-                    }
-                    if !named.globals.iter().any(|known| known.name == global.name) {
-                        named.globals.push(global);
-                    }
+                let global = named.global(word);
+                if let Some(global) = global.filter(|global| !global.is_asked_for) {
+                    named.dialect = named.dialect.or(Some(global.dialect));
                 }
+            }
+            Token::Word(word) => {
+                is_required = false;
+                named.member(word);
             }
             Token::Other(b'(') => {}
             Token::Text(text) if is_required => {
@@ -442,7 +469,8 @@ fn names(source: &[u8]) -> Named {
                 let module = MODULES.iter().find(|module| module.path == path);
                 named.dialect = named.dialect.or(module.map(|module| module.dialect));
             }
-            _ => is_required = false,
+            Token::Text(text) => named.member(&text),
+            Token::Other(_) => is_required = false,
         }
         is_member = is_dot;
     }
@@ -456,10 +484,16 @@ pub(crate) fn prepare(lua: &mlua::Lua, worker: &Worker, source: &[u8]) -> mlua::
     if let Some(dialect) = named.dialect {
         speak(lua, worker, dialect)?;
     }
-    for global in named.globals {
-        let is_forced =
-            worker.surface.is_forced.get() && worker.surface.dialect.get() == Some(global.dialect);
-        if global.is_asked_for && !is_forced {
+    let forced = (worker.surface.dialect.get()).filter(|_| worker.surface.is_forced.get());
+    for global in GLOBALS {
+        // The Net API's own are there for what no source names, too: `send_json` looks for `json_encode`.
+        let is_forced = forced == Some(global.dialect);
+        let is_named = named.globals.iter().any(|named| named.name == global.name);
+        let is_wanted = match global.dialect {
+            Dialect::WinHttp => is_forced || (is_named && !global.is_asked_for),
+            _ => is_named,
+        };
+        if !is_wanted {
             continue;
         }
         let inner: mlua::Function = lua.named_registry_value(INNER)?;

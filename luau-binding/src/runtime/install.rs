@@ -54,5 +54,6 @@ pub(super) fn install(
     surface::install(lua, worker, options)?;
     require::keep_globals(lua)?;
     lua.sandbox(true)?;
+    surface::decide(lua, worker, options)?;
     Ok(())
 }

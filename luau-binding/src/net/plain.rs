@@ -3,8 +3,8 @@
 //!
 //! Sits in the native module, used by surfaces only (`surface.plain`). The server's `request`
 //! function is a surface's: it gets the parts of a request, makes the table that its dialect
-//! promises, calls the script, and returns what `{ status, headers, body }` would hold. So no
-//! userdata is made for a request, and no table for an answer.
+//! promises, calls the script, and returns what its table holds under `status`, `headers` and
+//! `body`. So no userdata is made for a request, and no table for an answer.
 //!
 //! ```text
 //! entry(method, path, query, headers, body, …) ─▶ script ─▶ status, headers, body
@@ -12,9 +12,10 @@
 //!
 //! Invariants
 //! - `headers` is a table of the handler's own, which it may keep and change.
+//! - What most requests have in common is nil, for the entry to say: the method GET, no query, no body.
 //! - What is no common answer is not sent: the surface's `refit` makes a native answer of the same
 //!   three values, or raises.
-//! - A first result that is no number is a native answer.
+//! - One result alone is a native answer. Of three the first may be nil, which is 200.
 //!
 //! Not here: which tables and values a dialect has (`surface/*/`), who runs the entry and hears of
 //! its errors (`bridge/plain.rs`).
@@ -40,7 +41,7 @@ use std::cell::RefCell;
 use templates::Templates;
 
 /// Fields that a common answer may have, those that are filled in among them.
-const FIELDS_MAX: usize = 16;
+const FIELDS_MAX: usize = 12;
 /// Parts of a query beyond which [`Query::Parts`] refuses it.
 const QUERY_PARTS_MAX: usize = 24;
 /// Fields that the server writes itself. An answer that has one is no common one.
@@ -185,7 +186,10 @@ impl Plain {
     /// Pushes the arguments of the entry, and returns how many there are.
     pub(crate) fn push_arguments(&self, stack: &mut Stack<'_>, request: &impl Parts) -> i32 {
         let (target, bottom) = (url::split_target(request.target()), stack.len());
-        stack.push_string(request.method());
+        match request.method() {
+            b"GET" => stack.push_nil(),
+            method => stack.push_string(method),
+        }
         stack.push_string(target.path);
         match target.query {
             Some(query) => self.push_query(stack, query),
@@ -286,24 +290,29 @@ impl Plain {
         stack: &mut Stack<'_>,
         (conn, exchange): (ConnKey, Exchange),
     ) -> Taken {
-        let Some(number) = stack.number(1) else {
+        if stack.len() == 1 {
             return Taken::Answered(response::respond(worker, stack, conn, exchange));
-        };
-        #[expect(clippy::cast_possible_truncation, reason = "compared below")]
-        let status = number as u16;
-        if f64::from(status) != number || !(200..=599).contains(&status) {
-            return Taken::Uncommon;
         }
+        let status = match stack.number(1) {
+            None if stack.is_nil(1) => 200,
+            None => return Taken::Uncommon,
+            Some(number) => {
+                #[expect(clippy::cast_possible_truncation, reason = "compared below")]
+                let status = number as u16;
+                if f64::from(status) != number || !(200..=599).contains(&status) {
+                    return Taken::Uncommon;
+                }
+                status
+            }
+        };
         let mut fields: [(&[u8], &[u8]); FIELDS_MAX] = [(&[], &[]); FIELDS_MAX];
         let Some(count) = self.read_fields(stack, &mut fields) else {
             return Taken::Uncommon;
         };
-        let body = match stack.kind(3) {
-            Kind::None | Kind::Nil => &[],
-            _ => match stack.bytes(3) {
-                Some(bytes) => bytes,
-                None => return Taken::Uncommon,
-            },
+        let body = match stack.bytes(3) {
+            Some(bytes) => bytes,
+            None if stack.is_nil(3) => &[],
+            None => return Taken::Uncommon,
         };
         let response = Response {
             status,

@@ -20,12 +20,11 @@ const NAME_BYTES: usize = 64;
 impl Stack<'_> {
     /// Pushes a clone of the table that `pin` keeps; nil if it is none.
     pub(crate) fn push_clone(&mut self, pin: &Pin) {
-        self.push_pin(pin);
         let state = self.raw();
-        // SAFETY: the pinned value is on top; if it is a table its clone is pushed and takes its
-        // place. Pushes grow the stack by themselves.
+        // SAFETY: the registry is always there. The pinned value is pushed; if it is a table its
+        // clone is pushed and takes its place. Pushes grow the stack by themselves.
         unsafe {
-            if ffi::lua_type(state, -1) == ffi::LUA_TTABLE {
+            if ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, pin.id) == ffi::LUA_TTABLE {
                 ffi::lua_clonetable(state, -1);
                 ffi::lua_replace(state, -2);
             } else {

@@ -29,6 +29,8 @@ const CREDIT_MAX: u8 = 8;
 pub(super) struct Templates {
     repeats: Repeats,
     slots: Vec<Slot>,
+    /// The slot of the block before: requests of one client come together.
+    last: usize,
     shapes: Shapes,
 }
 
@@ -45,6 +47,7 @@ impl Templates {
         Self {
             repeats,
             slots: Vec::new(),
+            last: 0,
             shapes: Shapes::default(),
         }
     }
@@ -55,11 +58,19 @@ impl Templates {
         if block.is_empty() || block.len() > BLOCK_BYTES_MAX {
             return push_table(stack, request, self.repeats);
         }
-        if self.slots.is_empty() {
+        if let Some(Slot { kept, credit, .. }) = self.slots.get_mut(self.last) {
+            if let Some((kept, pin)) = kept
+                && **kept == *block
+            {
+                *credit = (*credit + 1).min(CREDIT_MAX);
+                return stack.push_clone(pin);
+            }
+        } else {
             self.slots.resize_with(SLOTS, Slot::default);
         }
         let hash = hash(block);
         let at = usize::try_from(hash >> 58).unwrap_or(0) % SLOTS;
+        self.last = at;
         let Some(slot) = self.slots.get_mut(at) else {
             return push_table(stack, request, self.repeats);
         };

@@ -325,6 +325,13 @@ impl SendBuffer {
         }
     }
 
+    /// All that waits, if it is one chunk in a buffer of ours: the usual answer.
+    pub fn only_chunk(&self) -> Option<&[u8]> {
+        let is_alone = self.queue.as_ref().is_none_or(|queue| queue.bytes == 0);
+        let tail = self.tail.as_ref().filter(|_| is_alone)?;
+        tail.get(self.sent..)
+    }
+
     /// What waits, first to last, as few slices as there are chunks.
     pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
         let queued = self

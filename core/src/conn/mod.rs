@@ -17,6 +17,7 @@
 
 mod body;
 pub mod client;
+mod last_head;
 mod pipeline;
 mod refusals;
 mod response;

@@ -11,10 +11,11 @@
 //! Not here: the order of answers (`pipeline.rs`).
 
 use super::Misuse;
+use super::last_head::LastHead;
 use super::pipeline::{Answer, Asked};
 use crate::buffer::SendBuffer;
 use crate::http1::{token, write};
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 
 /// An answer, borrowed from the application until the call returns.
 #[derive(Clone, Copy, Debug)]
@@ -30,24 +31,32 @@ pub struct Response<'a> {
     pub body: &'a [u8],
 }
 
-/// The current `Date` value, shared by all connections of a reactor and set once a second.
+/// The current `Date` value, shared by all connections of a reactor and set once a second, and how the
+/// last answer with it began.
 #[derive(Debug)]
-pub struct SharedDate(Cell<[u8; 29]>);
+pub struct SharedDate {
+    date: Cell<[u8; 29]>,
+    last_head: RefCell<LastHead>,
+}
 
 impl SharedDate {
     /// Starts with `date`, an IMF-fixdate.
     pub fn new(date: [u8; 29]) -> Self {
-        Self(Cell::new(date))
+        Self {
+            date: Cell::new(date),
+            last_head: RefCell::default(),
+        }
     }
 
     /// Replaces it.
     pub fn set(&self, date: [u8; 29]) {
-        self.0.set(date);
+        self.date.set(date);
+        self.last_head.borrow_mut().forget();
     }
 
     /// The value.
     pub fn get(&self) -> [u8; 29] {
-        self.0.get()
+        self.date.get()
     }
 }
 
@@ -62,15 +71,35 @@ pub(super) struct FieldPlan {
     pub(super) closes: bool,
     /// It gave a `Content-Length`.
     pub(super) length: Option<u64>,
+    /// None of them is one that the driver has a say in.
+    is_plain: bool,
+    /// The answer begins as the last one did, of which nothing was to decide.
+    is_known: bool,
 }
 
 impl FieldPlan {
+    /// Checks every field of `response`, unless the last answer had the same.
+    pub(super) fn of_response(response: &Response<'_>, date: &SharedDate) -> Result<Self, Misuse> {
+        if date.last_head.borrow().of(response).is_some() {
+            return Ok(Self {
+                is_known: true,
+                ..Self::default()
+            });
+        }
+        Self::of(response.fields)
+    }
+
     /// Checks every field.
     pub(super) fn of(fields: &[(&[u8], &[u8])]) -> Result<Self, Misuse> {
-        let mut plan = Self::default();
+        let mut plan = Self {
+            is_plain: true,
+            ..Self::default()
+        };
         for (name, value) in fields {
             write::check_field(name, value).map_err(|_| Misuse::InvalidField)?;
-            match managed(name) {
+            let managed = managed(name);
+            plan.is_plain &= managed == Managed::No;
+            match managed {
                 Managed::No => {}
                 Managed::Date => plan.dated = true,
                 Managed::Upgrade => plan.upgrade = true,
@@ -192,6 +221,37 @@ pub(super) struct Head<'a> {
     pub(super) persistence: Persistence,
 }
 
+/// Writes status line, `Date` and fields.
+fn write_beginning(
+    tail: &mut Vec<u8>,
+    response: &Response<'_>,
+    reason: Option<&[u8]>,
+    fields: FieldPlan,
+    date: &SharedDate,
+) {
+    let begin = tail.len();
+    match reason {
+        None => write::status_line(tail, response.status),
+        Some(reason) => write::status_line_saying(tail, response.status, reason),
+    }
+    if !fields.dated {
+        write::date(tail, &date.get());
+    }
+    let fields_begin = tail.len();
+    for (name, value) in response.fields {
+        if matches!(
+            managed(name),
+            Managed::No | Managed::Date | Managed::Upgrade
+        ) {
+            write::field(tail, name, value);
+        }
+    }
+    if fields.is_plain && reason.is_none() {
+        let mut last = date.last_head.borrow_mut();
+        last.keep(response, &tail[begin..], fields_begin - begin);
+    }
+}
+
 /// Writes the head.
 pub(super) fn write_head(
     out: &mut SendBuffer,
@@ -208,19 +268,8 @@ pub(super) fn write_head(
         .sum();
     let tail = out.tail(HEAD_BYTES + field_bytes);
     match head.reason {
-        None => write::status_line(tail, response.status),
-        Some(reason) => write::status_line_saying(tail, response.status, reason),
-    }
-    if !fields.dated {
-        write::date(tail, &date.get());
-    }
-    for (name, value) in response.fields {
-        if matches!(
-            managed(name),
-            Managed::No | Managed::Date | Managed::Upgrade
-        ) {
-            write::field(tail, name, value);
-        }
+        None if fields.is_known => tail.extend_from_slice(date.last_head.borrow().bytes()),
+        reason => write_beginning(tail, response, reason, fields, date),
     }
     match head.plan {
         BodyPlan::Nothing | BodyPlan::UntilClose => {}

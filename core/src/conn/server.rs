@@ -510,7 +510,7 @@ impl ServerConn {
             return Err(Misuse::InvalidStatus);
         }
         Ok((
-            FieldPlan::of(response.fields)?,
+            FieldPlan::of_response(response, &self.settings.date)?,
             self.pipeline.asked(exchange),
         ))
     }

@@ -183,17 +183,22 @@ impl<S> Connection<S> {
     }
 
     /// Whether reading, or offering the spill again, would get anywhere.
+    #[inline]
     pub(super) fn wants_input(&self) -> bool {
+        // Asked first, and in most connections all that there is to ask.
+        let has_some = self.readable || self.stalled || (self.eof && !self.eof_told);
+        has_some && self.takes_input()
+    }
+
+    /// Whether what there is may be read.
+    fn takes_input(&self) -> bool {
         match self.phase {
             Phase::Lingering => self.readable,
             Phase::Finishing => false,
             // What waits for the handshake to end must not keep it from ending.
             Phase::Open if self.transport.is_handshaking() => self.readable,
             Phase::Open => {
-                (self.stalled || self.readable || (self.eof && !self.eof_told))
-                    && !self.held
-                    && !self.is_swamped()
-                    && self.driver.appetite() == Appetite::Read
+                !self.held && !self.is_swamped() && self.driver.appetite() == Appetite::Read
             }
         }
     }

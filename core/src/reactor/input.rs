@@ -75,7 +75,7 @@ impl<S> Connection<S> {
     ) -> usize {
         cx.inbox.log.allow_steps(self.limits.steps_per_turn);
         let was_handshaking = self.transport.is_handshaking();
-        let count = if self.receive_slices(key, cx) {
+        let count = if self.spill.is_none() || self.receive_slices(key, cx) {
             self.receive_segment(key, cx)
         } else {
             0

@@ -113,8 +113,14 @@ impl Mailbox {
         }
     }
 
+    /// Whether something may have come since [`collect`](Self::collect) was called last. What comes
+    /// just now makes the next poll return.
+    pub fn has_some(&self) -> bool {
+        self.shared.woken.load(Ordering::Acquire)
+    }
+
     /// Replaces `mail`, which the caller has read, by what has come since; both vectors keep their
-    /// memory. Costs one atomic operation when nothing has come. Call it after every poll.
+    /// memory. Call it after every poll, if [`has_some`](Self::has_some).
     pub fn collect(&self, mail: &mut Vec<Mail>) {
         mail.clear();
         if self.shared.woken.swap(false, Ordering::AcqRel) {
@@ -200,6 +206,9 @@ impl<N: Net> Reactor<N> {
     /// Does what other threads have asked for since the last turn. A turn does so by itself; before a
     /// listener is closed by hand, what was handed to it may still be in the mail.
     pub fn collect_mail(&mut self) {
+        if !self.mailbox.has_some() {
+            return;
+        }
         let mut mail = core::mem::take(&mut self.scratch.mail);
         self.mailbox.collect(&mut mail);
         for mail in mail.drain(..) {

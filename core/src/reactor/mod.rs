@@ -101,6 +101,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use timer::TimerWheel;
 
+/// How much later than the second it tells `Date` may change: reading two clocks a turn costs more than
+/// reading one.
+const DATE_LAG_MAX: Duration = Duration::from_millis(10);
+
 /// Names a listener of one reactor, and after it is closed nothing. Its token; 0 is the waker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerKey(u32);
@@ -180,6 +184,8 @@ pub struct Reactor<N: Net> {
     now: Instant,
     date: Rc<SharedDate>,
     date_second: u64,
+    /// When the calendar is looked at next.
+    date_due: Instant,
     drains: Vec<Drain>,
     /// Which connections hear what is published.
     topics: Topics<ConnKey>,
@@ -226,6 +232,7 @@ impl<N: Net> Reactor<N> {
             now,
             date: Rc::new(SharedDate::new(date::imf_fixdate(second))),
             date_second: second,
+            date_due: now,
             drains: Vec::new(),
             topics: Topics::default(),
             figures: Arc::default(),
@@ -370,6 +377,8 @@ impl<N: Net> Reactor<N> {
     }
 
     fn wait(&mut self, inbox: &mut Inbox, wake_at: Option<Instant>) -> io::Result<()> {
+        // Asked for anew: the application may have used much time since this turn's began.
+        let before = self.net.now();
         let is_idle = inbox.is_empty()
             && self.queues.is_empty()
             && self.dirty.is_empty()
@@ -386,14 +395,13 @@ impl<N: Net> Reactor<N> {
             let drained = self.drains.iter().map(Drain::wakes_at).min();
             let wakes = [wake_at, self.wheel.next_wake(), rests, drained];
             let wake = wakes.into_iter().flatten().min();
-            // Asked for anew: the application may have used much time since this turn's began.
-            wake.map(|wake| wake.saturating_duration_since(self.net.now()))
+            wake.map(|wake| wake.saturating_duration_since(before))
         } else {
             Some(Duration::ZERO)
         };
         let mut events = core::mem::take(&mut self.scratch.events);
-        let took = self.net.now().saturating_duration_since(self.now);
-        self.figures.note_turn(took);
+        self.figures
+            .note_turn(before.saturating_duration_since(self.now));
         let polled = self.net.poll(&mut events, timeout);
         self.now = self.net.now();
         self.renew_date();
@@ -405,6 +413,10 @@ impl<N: Net> Reactor<N> {
     }
 
     fn renew_date(&mut self) {
+        if self.now < self.date_due {
+            return;
+        }
+        self.date_due = self.now + DATE_LAG_MAX;
         let second = self.net.unix_time();
         if second != self.date_second {
             self.date_second = second;
@@ -428,7 +440,8 @@ impl<N: Net> Reactor<N> {
         if event.writable && conn.wants_settling() {
             self.settle(key, inbox);
         } else {
-            self.schedule(key);
+            // What has become ready changes no deadline.
+            self.queues.add(key, conn);
         }
     }
 

@@ -27,7 +27,9 @@ use super::conns::ConnKey;
 use std::time::{Duration, Instant};
 
 /// The wheel's grain.
-const TICK: Duration = Duration::from_millis(16);
+const TICK: Duration = Duration::from_millis(TICK_MILLIS);
+
+const TICK_MILLIS: u64 = 16;
 
 const LEVELS: usize = 4;
 
@@ -67,6 +69,10 @@ pub struct TimerWheel {
     origin: Instant,
     /// The last tick that has been fired.
     current: u64,
+    /// When the tick after it begins.
+    current_ends: Instant,
+    /// What [`next_wake`](Self::next_wake) answers.
+    next_wake: Option<Instant>,
     levels: [Level; LEVELS],
     nodes: Vec<Node>,
     free: u32,
@@ -83,6 +89,8 @@ impl TimerWheel {
         Self {
             origin: now,
             current: 0,
+            current_ends: now + TICK,
+            next_wake: None,
             levels: std::array::from_fn(|_| Level {
                 heads: [NONE; SLOTS],
                 occupied: 0,
@@ -97,7 +105,7 @@ impl TimerWheel {
     /// Lets `key` fire at `at`, unless something fires for its slot by then anyway. A time that has
     /// passed fires one tick from the last `fire`.
     pub fn arm(&mut self, key: ConnKey, at: Instant) {
-        let due = self.ticks_until(at, TICK - Duration::from_nanos(1));
+        let due = ticks(at.saturating_duration_since(self.origin), u64::div_ceil);
         let ahead = due
             .saturating_sub(self.current)
             .clamp(1, u64::from(HORIZON_TICKS));
@@ -129,11 +137,20 @@ impl TimerWheel {
         };
         self.armed += 1;
         self.link(index);
+        self.next_wake = self.find_next_wake();
     }
 
     /// Appends to `due` the keys whose time has come by `now`, and forgets them.
+    #[inline]
     pub fn fire(&mut self, now: Instant, due: &mut Vec<ConnKey>) {
-        let target = self.ticks_until(now, Duration::ZERO);
+        // Most turns are shorter than a tick.
+        if now >= self.current_ends {
+            self.fire_until(now, due);
+        }
+    }
+
+    fn fire_until(&mut self, now: Instant, due: &mut Vec<ConnKey>) {
+        let target = ticks(now.saturating_duration_since(self.origin), |n, d| n / d);
         while let Some(next) = self.next_tick()
             && next <= target
         {
@@ -152,16 +169,24 @@ impl TimerWheel {
             }
         }
         self.current = self.current.max(target);
+        self.current_ends = self.begin_of(self.current + 1).unwrap_or(now);
+        self.next_wake = self.find_next_wake();
     }
 
     /// When `fire` next has something to do, or `None` if nothing is armed. That may be to sort
     /// entries that lie far ahead, so `fire` need not find one due.
     pub fn next_wake(&self) -> Option<Instant> {
-        let ticks = u32::try_from(self.next_tick()? - self.current).ok()?;
-        let since_origin = Duration::from_millis(self.current.checked_mul(16)?);
-        self.origin
-            .checked_add(since_origin)?
-            .checked_add(TICK * ticks)
+        self.next_wake
+    }
+
+    fn find_next_wake(&self) -> Option<Instant> {
+        self.begin_of(self.next_tick()?)
+    }
+
+    /// When `tick` begins; `None` if no clock gets there.
+    fn begin_of(&self, tick: u64) -> Option<Instant> {
+        let since_origin = Duration::from_millis(tick.checked_mul(TICK_MILLIS)?);
+        self.origin.checked_add(since_origin)
     }
 
     /// Whether nothing is armed.
@@ -172,13 +197,6 @@ impl TimerWheel {
     /// How many entries are armed.
     pub fn len(&self) -> usize {
         self.armed
-    }
-
-    /// Whole ticks from the origin to `at` plus `round_up`.
-    fn ticks_until(&self, at: Instant, round_up: Duration) -> u64 {
-        let since_origin = at.saturating_duration_since(self.origin);
-        let ticks = since_origin.saturating_add(round_up).as_nanos() / TICK.as_nanos();
-        u64::try_from(ticks).unwrap_or(u64::MAX)
     }
 
     /// Level and slot where an entry for `tick` stands now.
@@ -240,6 +258,14 @@ impl TimerWheel {
             + 1;
         Some((turn + u64::from(ahead)) << shift)
     }
+}
+
+/// Whole ticks in `time`, divided as `divide` does: by way of milliseconds, which changes nothing, as a
+/// tick is a whole number of them.
+fn ticks(time: Duration, divide: fn(u64, u64) -> u64) -> u64 {
+    let millis = divide(u64::from(time.subsec_nanos()), 1_000_000);
+    let all = time.as_secs().saturating_mul(1_000).saturating_add(millis);
+    divide(all, TICK_MILLIS)
 }
 
 /// The low half of a tick number, which tells ticks apart that are less than 2^32 apart.

@@ -22,6 +22,7 @@ mod resolve;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod tls_error;
+mod write;
 
 pub use option::SocketOption;
 pub use tls_error::{TlsError, TlsErrorKind};
@@ -34,6 +35,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
+use write::write_socket;
 
 /// Where to listen, or what to connect to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -551,46 +553,6 @@ fn read_socket<N: Net>(net: &mut N, socket: &mut N::Socket, into: &mut [u8]) -> 
             },
         };
     }
-}
-
-/// Writes `out`, then `last`; what the socket does not take of `last` waits in `out`, too.
-fn write_socket<N: Net>(
-    net: &mut N,
-    socket: &mut N::Socket,
-    out: &mut SendBuffer,
-    mut last: &[u8],
-) -> WriteOutcome {
-    let mut progressed = false;
-    while !out.is_empty() || !last.is_empty() {
-        let mut gathered = [IoSlice::new(&[]); CHUNKS_PER_WRITE];
-        let mut used = 0;
-        let behind = (!last.is_empty()).then_some(last);
-        for (slot, chunk) in gathered.iter_mut().zip(out.chunks().chain(behind)) {
-            *slot = IoSlice::new(chunk);
-            used += 1;
-        }
-        match net.write(socket, &gathered[..used]) {
-            // A socket that takes nothing of something would keep us here for ever.
-            Ok(0) => return WriteOutcome::Failed(ErrorKind::WriteZero.into()),
-            Ok(count) => {
-                progressed = true;
-                let queued = count.min(out.len());
-                out.consume(queued);
-                last = last.get(count - queued..).unwrap_or_default();
-            }
-            Err(error) => match error.kind() {
-                ErrorKind::Interrupted => {}
-                ErrorKind::WouldBlock => {
-                    if !last.is_empty() {
-                        out.append(last);
-                    }
-                    return WriteOutcome::Blocked { progressed };
-                }
-                _ => return WriteOutcome::Failed(error),
-            },
-        }
-    }
-    WriteOutcome::Flushed
 }
 
 #[cfg(test)]

@@ -33,7 +33,8 @@ pub use config::{
 };
 
 use super::tls_error::{TlsError, TlsErrorKind};
-use super::{CHUNKS_PER_WRITE, Net, ReadOutcome, WriteOutcome, read_socket, write_socket};
+use super::write::write_socket;
+use super::{CHUNKS_PER_WRITE, Net, ReadOutcome, WriteOutcome, read_socket};
 use crate::buffer::SendBuffer;
 use config::Clock;
 use rustls::{AlertDescription, CertificateError, Connection, Error, InvalidMessage};

@@ -79,6 +79,12 @@ struct Dropped {
     listeners: RefCell<Vec<ListenerKey>>,
 }
 
+impl Dropped {
+    fn is_empty(&self) -> bool {
+        self.streams.borrow().is_empty() && self.listeners.borrow().is_empty()
+    }
+}
+
 /// What the binding knows of one stream.
 #[derive(Debug)]
 pub(crate) struct StreamState {
@@ -430,7 +436,13 @@ pub(crate) fn sweep(worker: &Worker) {
     for listener in drained.into_iter().flatten() {
         listener.close(worker, &worker.root.stack(worker));
     }
-    let dropped = Rc::clone(&worker.raw.borrow().dropped);
+    let dropped = {
+        let raw = worker.raw.borrow();
+        if raw.dropped.is_empty() {
+            return;
+        }
+        Rc::clone(&raw.dropped)
+    };
     for conn in dropped.streams.take() {
         let state = worker.raw.borrow().streams.get(&conn).cloned();
         let socket = worker.raw.borrow().sockets.get(&conn).cloned();

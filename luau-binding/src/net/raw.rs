@@ -428,21 +428,18 @@ fn error_words(error: &io::Error) -> String {
 /// Closes what the collector has freed since the last turn, and tells of listeners that a drain has
 /// closed.
 pub(crate) fn sweep(worker: &Worker) {
-    let drained = {
+    let (drained, dropped) = {
         let raw = worker.raw.borrow();
         let has_drained = !raw.listeners.is_empty() && worker.reactor.borrow().listeners() == 0;
-        has_drained.then(|| raw.listeners.clone())
+        if !has_drained && raw.dropped.is_empty() {
+            return;
+        }
+        let drained = has_drained.then(|| raw.listeners.clone());
+        (drained, Rc::clone(&raw.dropped))
     };
     for listener in drained.into_iter().flatten() {
         listener.close(worker, &worker.root.stack(worker));
     }
-    let dropped = {
-        let raw = worker.raw.borrow();
-        if raw.dropped.is_empty() {
-            return;
-        }
-        Rc::clone(&raw.dropped)
-    };
     for conn in dropped.streams.take() {
         let state = worker.raw.borrow().streams.get(&conn).cloned();
         let socket = worker.raw.borrow().sockets.get(&conn).cloned();

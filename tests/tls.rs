@@ -409,10 +409,21 @@ fn settings_that_cannot_work_are_refused_by_name() {
         refused.expect_err("it cannot work").to_string()
     };
     assert_eq!(refused("", &one.key), "cert: holds no certificate");
-    assert_eq!(
-        refused(&one.cert, &one.cert),
-        "key: holds no private key that can be used (encrypted ones cannot)"
+    assert_eq!(refused(&one.cert, &one.cert), "key: holds no private key");
+    let boxed = |head: &str| format!("-----BEGIN {head}-----\nMIIBAA==\n-----END {head}-----\n");
+    let modern = boxed("ENCRYPTED PRIVATE KEY");
+    let older = boxed("RSA PRIVATE KEY").replacen(
+        "KEY-----\n",
+        "KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,3E56\n\n",
+        1,
     );
+    for key in [modern, older] {
+        assert_eq!(
+            refused(&one.cert, &key),
+            "key: has a passphrase, and only keys without one can be used: \
+             write one by `openssl pkey -in key.pem -out plain.pem`"
+        );
+    }
     assert_eq!(
         refused(&one.cert, &other.key),
         "key: does not belong to the certificate"

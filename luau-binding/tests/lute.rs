@@ -321,6 +321,27 @@ fn row_069_close_is_true_once_and_cuts_everything() {
 }
 
 #[test]
+fn a_signal_has_the_vms_of_modules_finish_what_they_are_at() {
+    let mut served = Served::start(
+        "local worker = require('@lute/vm').create('./tests/luau/lute/modules/worker')
+        local server = { port = worker.serveToTheEnd() }",
+    );
+    let mut stream = served.connect();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .expect("it reads");
+    assert_eq!(served.line(), "asked");
+    served.kill("-TERM");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    assert!(answer.ends_with("\r\n\r\nanswered at the end"), "{answer}");
+    drop(stream);
+    let output = served.wait();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*stderr), (Some(0), ""));
+}
+
+#[test]
 fn rows_002_039_042_and_043_what_serve_is_given_is_checked() {
     let output = run(
         "local serve = require('@lute/net/server').serve

@@ -55,10 +55,16 @@ use upload::Upload;
 /// may be touched.
 pub(crate) type Dropped = Rc<RefCell<Vec<RequestKey>>>;
 
-/// Bytes of a response's head: as much as the core can take, which other clients let by, too.
-const HEAD_BYTES_MAX: u32 = 65_535;
-/// Field lines of one.
-const FIELDS_MAX: u16 = 1_024;
+/// `limits` for connections of our own. A response's head may be as large as the core can take, as other clients let it;
+/// how much may wait for a server is up to each WebSocket's `backpressure`.
+fn outbound(limits: Limits) -> Limits {
+    Limits {
+        head_bytes_max: 65_535,
+        fields_max: 1_024,
+        out_bytes_max: 1 << 30,
+        ..limits
+    }
+}
 
 /// Why a body does not go on.
 const CANCELLED: &str = "the request was cancelled";
@@ -93,11 +99,7 @@ impl Outbound {
         let proxies = Proxies::from_environment(variable);
         let proxy_fault = proxies.as_ref().err().map(ToString::to_string);
         let config = ClientConfig {
-            limits: Limits {
-                head_bytes_max: HEAD_BYTES_MAX,
-                fields_max: FIELDS_MAX,
-                ..limits.clone()
-            },
+            limits: outbound(limits.clone()),
             proxies: proxies.unwrap_or_default(),
             ..ClientConfig::default()
         };

@@ -76,13 +76,12 @@ impl Identity {
     /// # Errors
     /// The part that holds no such thing, is malformed, or does not belong to the other.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, TlsConfigError> {
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
-            pem::Error::NoItemsFound => TlsConfigError::new(
-                "key",
-                "holds no private key that can be used (encrypted ones cannot)",
-            ),
+        let found = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+            _ if is_encrypted(key) => TlsConfigError::new("key", ENCRYPTED),
+            pem::Error::NoItemsFound => TlsConfigError::new("key", "holds no private key"),
             error => malformed("key", &error),
-        })?;
+        });
+        let key = found?;
         Self::new(certificates("cert", chain)?, key)
     }
 
@@ -112,6 +111,20 @@ impl Identity {
         })?;
         Ok(Self(Arc::new(certified)))
     }
+}
+
+/// What is said of a key that has a passphrase. To undo PBES2 takes some thirty crates, so others shall.
+const ENCRYPTED: &str = "has a passphrase, and only keys without one can be used: \
+    write one by `openssl pkey -in key.pem -out plain.pem`";
+
+/// Whether a PEM text holds a key with a passphrase: PKCS#8 (RFC 7468 section 11), or the older form (RFC 1421 section 4.6.1.1).
+fn is_encrypted(text: &[u8]) -> bool {
+    [
+        &b"BEGIN ENCRYPTED PRIVATE KEY"[..],
+        b"Proc-Type: 4,ENCRYPTED",
+    ]
+    .iter()
+    .any(|mark| text.windows(mark.len()).any(|part| part == *mark))
 }
 
 /// All certificates of a PEM text; at least one.

@@ -13,7 +13,7 @@
 
 use super::tls;
 use crate::json::{self, Spelling};
-use crate::net::server::options::{read_backpressure, read_compression};
+use crate::net::server::options::{BACKPRESSURE_BYTES, read_backpressure, read_compression};
 use crate::value::{Options, bad_argument, describe};
 use crate::vm::{Kind, Pin, Raise, Stack};
 use hukilau_core::client::{
@@ -154,8 +154,9 @@ pub(super) fn read_websocket(stack: &mut Stack<'_>) -> Result<Asked, Raise> {
     };
     let mut spec = RequestSpec::new(url(OWNER, &text, true)?);
     spec.timeouts = timeouts(TIMEOUT, None, false);
-    let limits = Limits::default();
+    let limits = super::outbound(Limits::default());
     let mut settings = WsSettings::new(Role::Client, &limits);
+    settings.backpressure.limit_bytes = BACKPRESSURE_BYTES;
     let mut protocols = Vec::new();
     if stack.kind(2) == Kind::Table {
         stack.resize(2);

@@ -20,7 +20,7 @@ use hukilau_core::ws::deflate::DeflateSettings;
 use std::rc::Rc;
 
 /// Unsent bytes of one WebSocket above which its `policy` applies.
-const BACKPRESSURE_BYTES: u32 = 1024 * 1024;
+pub(in crate::net) const BACKPRESSURE_BYTES: u32 = 1024 * 1024;
 
 const WEBSOCKET_OPTIONS: &[&str] = &[
     "upgrade",

@@ -16,7 +16,6 @@
 
 mod sink;
 
-use crate::error::system_text;
 use crate::net::guards;
 use crate::net::request::Origin;
 use crate::net::server::ServerState;
@@ -28,6 +27,7 @@ use hukilau_core::http1::Request;
 use hukilau_core::reactor::conns::ConnKey;
 use hukilau_core::reactor::inbox::Refusal;
 use hukilau_core::transport::Peer;
+use hukilau_core::transport::system_text;
 use sink::Sink;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@
 //! Not here: errors that scripts see (`vm.rs`, `value.rs`), and where those of handlers go
 //! (`bridge.rs`).
 
+use hukilau_core::transport::system_text;
 use std::fmt;
 
 /// Why a runtime could not be made, or a script did not come to a good end.
@@ -36,7 +37,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(text) | Self::Syntax(text) | Self::Vm(text) => f.write_str(text),
-            Self::System(error) => write!(f, "{error}"),
+            Self::System(error) => f.write_str(&system_text(error)),
             Self::Script { message, trace } => {
                 f.write_str(message)?;
                 // One frame that the message names already says nothing new.
@@ -53,15 +54,6 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
-
-/// What the system said, without the number by which it said it.
-pub(crate) fn system_text(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" (os error ") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
-    }
-}
 
 impl From<mlua::Error> for Error {
     fn from(error: mlua::Error) -> Self {

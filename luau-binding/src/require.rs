@@ -18,10 +18,10 @@ mod told;
 
 pub(crate) use told::{explained, unusable};
 
-use crate::error::system_text;
 use crate::runtime::Worker;
 use crate::surface;
 use crate::vm;
+use hukilau_core::transport::system_text;
 use mlua::luau::{FsRequirer, NavigateError, Require};
 use std::borrow::Cow;
 use std::cell::RefCell;

@@ -319,6 +319,7 @@ impl Runtime {
         };
         let root = Root::of(&lua)?;
         let mut guard = Guard::new(&root, options.memory_bytes_max);
+        guard.hear_of_caught();
         if let Some(budget) = options.budget {
             guard.watch(budget).map_err(Error::System)?;
         }

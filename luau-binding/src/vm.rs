@@ -43,6 +43,7 @@ pub(crate) mod tape;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod thrown;
 mod typed;
 pub(crate) mod walk;
 

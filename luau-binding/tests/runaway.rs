@@ -151,6 +151,30 @@ fn a_handler_that_takes_all_memory_fails_and_the_next_one_has_it_again() {
 }
 
 #[test]
+fn who_catches_the_lack_of_memory_has_it_again_at_once() {
+    let output = run_with(
+        &["--memory", "16", "--budget", "0"],
+        "local function tables() local all = {} while true do all[#all + 1] = { #all } end end
+        local function coroutines() local all = {} while true do all[#all + 1] = coroutine.create(print) end end
+        for n = 1, 20 do
+            local ok, message = pcall(if n % 2 == 0 then tables else coroutines)
+            -- Closures, tables and strings, all before the script waits.
+            local function told() return { text = `{ok} {n}` } end
+            assert(told().text == `false {n}` and string.find(message, 'not enough memory'), message)
+            assert(#string.rep('x', 4000000) == 4000000)
+        end
+        print('done')",
+    );
+    assert_eq!(
+        (
+            String::from_utf8_lossy(&output.stdout).as_ref(),
+            String::from_utf8_lossy(&output.stderr).as_ref()
+        ),
+        ("done\n", "")
+    );
+}
+
+#[test]
 fn the_garbage_of_many_requests_is_no_reason_to_refuse_one() {
     let server = Served::start_with(
         &["--memory", "16"],

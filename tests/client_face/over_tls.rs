@@ -107,7 +107,7 @@ const FAULTS: &[Fault] = &[
         "a certificate for another name",
         |face| shows(face, &CERTS.of_another),
         "TLS with 10.0.0.1 failed: the certificate is for another name: \
-         asked for 10.0.0.1, it is for DnsName(\\\"other.test\\\")",
+         asked for 10.0.0.1, it is for other.test",
     ),
     (
         "a certificate that has expired",

@@ -14,6 +14,7 @@ use super::redirect::RedirectError;
 use super::spec::ClientResponse;
 use crate::conn::{Deadline, Misuse};
 use crate::reactor::inbox::Cause;
+use crate::transport::system_text;
 use crate::violation::Violation;
 use core::fmt;
 use std::io::{self, ErrorKind};
@@ -273,7 +274,9 @@ impl fmt::Display for ClientError {
             Self::Connect { to, error } if error.kind() == ErrorKind::ConnectionRefused => {
                 write!(f, "{to} refused the connection")
             }
-            Self::Connect { to, error } => write!(f, "no connection to {to}: {error}"),
+            Self::Connect { to, error } => {
+                write!(f, "no connection to {to}: {}", system_text(error))
+            }
             Self::Tls { host, error } => write!(f, "TLS with {host} failed: {error}"),
             Self::TimedOut { phase, host, after } => timed_out(f, *phase, host, *after),
             Self::NoResponse { host, reused } => {
@@ -292,7 +295,7 @@ impl fmt::Display for ClientError {
                 write!(f, "{host} reset the connection {when}")
             }
             Self::Broken { host, error, .. } => {
-                write!(f, "the connection to {host} broke: {error}")
+                write!(f, "the connection to {host} broke: {}", system_text(error))
             }
             Self::Truncated { host } => write!(f, "the response of {host} was cut short"),
             Self::Violation { host, violation } => {

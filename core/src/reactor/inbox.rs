@@ -15,7 +15,7 @@ use super::ListenerKey;
 use super::conns::ConnKey;
 use crate::conn::{Deadline, Event, EventLog, Exchange, HandshakeError};
 use crate::http1::{self, Request};
-use crate::transport::{Endpoint, Peer, ResolveError, TlsError};
+use crate::transport::{Endpoint, Peer, ResolveError, TlsError, system_text};
 use crate::violation::Violation;
 use crate::ws::MessageKind;
 use core::fmt;
@@ -510,7 +510,12 @@ pub struct ConnectError {
 
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no connection to {}: {}", self.to, self.error)
+        write!(
+            f,
+            "no connection to {}: {}",
+            self.to,
+            system_text(&self.error)
+        )
     }
 }
 
@@ -550,7 +555,7 @@ impl fmt::Display for Cause {
             Self::Handshake(error) => write!(f, "the WebSocket handshake failed: {error}"),
             Self::Violation(violation) => write!(f, "the peer broke a rule: {violation}"),
             Self::TimedOut(deadline) => write!(f, "the {deadline:?} deadline passed"),
-            Self::Io(error) => write!(f, "the connection failed: {error}"),
+            Self::Io(error) => write!(f, "the connection failed: {}", system_text(error)),
             Self::Tls(error) => write!(f, "TLS failed: {error}"),
             Self::Truncated => f.write_str("cut short: the peer left without a word of TLS"),
             Self::TooSlow => f.write_str("the peer does not read what is sent"),

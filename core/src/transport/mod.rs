@@ -19,12 +19,14 @@ mod option;
 pub mod preceded;
 #[cfg(feature = "mio")]
 mod resolve;
+mod system;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod tls_error;
 mod write;
 
 pub use option::SocketOption;
+pub use system::system_text;
 pub use tls_error::{TlsError, TlsErrorKind};
 
 use crate::buffer::SendBuffer;

@@ -238,7 +238,12 @@ impl Shared {
 fn ask_system(host: &str) -> Resolution {
     let found = (host, 0).to_socket_addrs();
     let found: Arc<[_]> = found
-        .map_err(|error| ResolveError::new(error.to_string()))?
+        .map_err(|error| {
+            // What stands before it is said already.
+            let told = error.to_string();
+            let why = told.rsplit_once("address information: ");
+            ResolveError::new(why.map_or(told.as_str(), |(_, why)| why))
+        })?
         .collect();
     if found.is_empty() {
         return Err(ResolveError::new("the name has no addresses"));

@@ -370,7 +370,9 @@ fn told(error: &Error) -> TlsError {
             | rustls::PeerIncompatible::SupportedVersionsExtensionRequired
             | rustls::PeerIncompatible::Tls12NotOffered
             | rustls::PeerIncompatible::Tls12NotOfferedOrEnabled => TlsError::new(Kind::Version),
-            other => TlsError::with_detail(Kind::NothingInCommon, format!("{other:?}")),
+            other => {
+                TlsError::with_detail(Kind::NothingInCommon, words(&format!("{other:?}"), ' '))
+            }
         },
         Error::NoApplicationProtocol => TlsError::with_detail(
             Kind::NothingInCommon,
@@ -402,15 +404,39 @@ fn certificate_told(problem: &CertificateError) -> TlsError {
             expected,
             presented,
         } => {
-            let names: Vec<_> = presented.iter().map(|name| name.escape_debug()).collect();
-            let listed: Vec<_> = names.into_iter().map(|name| name.to_string()).collect();
-            let listed = listed.join(", ");
+            let names: Vec<_> = presented.iter().map(|name| plain_name(name)).collect();
+            let listed = names.join(", ");
             let detail = format!("asked for {}, it is for {listed}", expected.to_str());
             TlsError::with_detail(Kind::WrongName, detail)
         }
         Problem::NotValidForName => TlsError::new(Kind::WrongName),
-        other => TlsError::with_detail(Kind::BadCertificate, format!("{other:?}")),
+        // A problem of the library below is told by its name alone, inside those of what it was wrapped in.
+        Problem::Other(other) => {
+            TlsError::with_detail(Kind::BadCertificate, flaw(&other.to_string()))
+        }
+        other => TlsError::with_detail(Kind::BadCertificate, flaw(&format!("{other:?}"))),
     }
+}
+
+/// What is wrong with a certificate whose flaw has this name.
+fn flaw(name: &str) -> String {
+    let name = name.split([' ', '{', '(']).next().unwrap_or_default();
+    match name {
+        "CaUsedAsEndEntity" => {
+            "it is an authority's own, not one for a server; if it is yours, trust it itself"
+                .to_owned()
+        }
+        _ => words(name, ' '),
+    }
+}
+
+/// `localhost` of `DnsName("localhost")`, as the library writes the names of a certificate.
+fn plain_name(presented: &str) -> String {
+    let inside = presented
+        .split_once('(')
+        .and_then(|(_, rest)| rest.strip_suffix(')'));
+    let name = inside.unwrap_or(presented).trim_matches('"');
+    name.escape_debug().to_string()
 }
 
 /// An alert as RFC 8446 §6 spells it.
@@ -418,12 +444,49 @@ fn alert_told(alert: AlertDescription) -> String {
     let Some(name) = alert.as_str() else {
         return format!("alert {}", u8::from(alert));
     };
+    words(name, '_')
+}
+
+/// The words of a name in capitals, small and with `between` between them.
+fn words(name: &str, between: char) -> String {
     let mut words = String::new();
     for character in name.chars() {
         if character.is_ascii_uppercase() && !words.is_empty() && !words.ends_with('C') {
-            words.push('_');
+            words.push(between);
         }
         words.push(character);
     }
     words.to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{alert_told, flaw, plain_name};
+    use rustls::AlertDescription;
+
+    #[test]
+    fn the_names_of_the_library_are_told_in_words() {
+        for (name, told) in [
+            ("BadEncoding", "bad encoding"),
+            (
+                "UnsupportedSignatureAlgorithmContext { algorithm: [] }",
+                "unsupported signature algorithm context",
+            ),
+            ("OtherError(Revoked)", "other error"),
+        ] {
+            assert_eq!(flaw(name), told);
+        }
+        assert!(flaw("CaUsedAsEndEntity").contains("trust it itself"));
+        for (name, told) in [
+            ("DnsName(\"a.test\")", "a.test"),
+            ("IpAddress(10.0.0.1)", "10.0.0.1"),
+            ("plain\n", "plain\\n"),
+        ] {
+            assert_eq!(plain_name(name), told);
+        }
+        assert_eq!(
+            alert_told(AlertDescription::BadCertificate),
+            "bad_certificate"
+        );
+    }
 }

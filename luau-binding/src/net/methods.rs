@@ -64,7 +64,13 @@ pub(crate) fn unknown(stack: &Stack<'_>, owner: &str, members: &[&str]) -> Raise
 
 /// The error of calling a method that is not there.
 pub(crate) fn unknown_call(stack: &Stack<'_>, owner: &str, members: &[&str]) -> Raise {
-    no_member(owner, &stack.called_name(), members)
+    let name = stack.called_name();
+    if members.contains(&name.as_str()) {
+        return Raise::from(format!(
+            "{owner} has no method '{name}': it is a field, read without colon and parentheses"
+        ));
+    }
+    no_member(owner, &name, members)
 }
 
 fn no_member(owner: &str, name: &str, members: &[&str]) -> Raise {

@@ -11,10 +11,10 @@
 //! `runtime.rs`).
 
 use super::request::View;
-use crate::error::system_text;
 use crate::runtime::Worker;
 use crate::value::Options;
 use crate::vm::{Kind, Raise, Stack};
+use hukilau_core::transport::system_text;
 use hukilau_core::transport::tls::{ClientCertificates, Identity, ServerTls, TlsConfigError};
 use std::ffi::CStr;
 use std::sync::Arc;

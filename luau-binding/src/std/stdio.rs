@@ -11,10 +11,10 @@
 //! Not here: standard input (`lines.rs`), what the runtime itself reports (`runtime.rs`).
 
 use super::lines;
-use crate::error::system_text;
 use crate::runtime::Worker;
 use crate::value::bad_argument;
 use crate::vm::{self, Outcome, Raise, Returns, Stack};
+use hukilau_core::transport::system_text;
 use std::io::Write;
 use std::rc::Rc;
 

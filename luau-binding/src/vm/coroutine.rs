@@ -133,9 +133,13 @@ impl Coroutine {
         let mut stack = self.stack(worker);
         let top = stack.len();
         let is_text = matches!(stack.kind(top), Kind::String | Kind::Number);
-        let mut message = stack.display(top, &worker.root);
-        if message == NOT_ENOUGH_MEMORY {
-            // The VM had no memory to say where.
+        let mut message = stack.thrown(top, &worker.root);
+        let has_place = matches!(
+            stack.kind(top),
+            Kind::String | Kind::Number | Kind::Userdata
+        );
+        if message == NOT_ENOUGH_MEMORY || !has_place && !stack.has_text_of_its_own(top) {
+            // The VM had no memory to say where, or the script raised what has no room for it.
             message.insert_str(0, &stack.place_from(0));
         }
         // What a module has raised while it loaded was caught on its way, and its calls are gone.
@@ -180,6 +184,9 @@ fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
 /// What the function is called that looks at an error and its calls.
 pub(super) const NOTE_TRACE: &CStr = c"note trace";
 
+/// What functions behind a dot or a colon are called: their errors name the method.
+const METHODS: &[&str] = &["__namecall", "__index", "__newindex"];
+
 /// The chunk of the function behind `require`.
 const FINDER: &str = "__mlua_require";
 
@@ -207,7 +214,8 @@ pub(super) unsafe fn trace(state: *mut ffi::lua_State) -> String {
             // What a surface catches in order to pass it on is no step of the script's.
             text.truncate(text.len() - XPCALL.len());
         }
-        if source.starts_with(FINDER) || name == NOTE_TRACE.to_string_lossy() {
+        let is_inside = name == NOTE_TRACE.to_string_lossy() || METHODS.contains(&name.as_str());
+        if source.starts_with(FINDER) || is_inside && frame.currentline <= 0 {
             continue;
         } else if frame.currentline > 0 && !is_surface {
             let _ = write!(text, "  {source}:{}", frame.currentline);

@@ -11,6 +11,8 @@
 //! - The memory limit holds for script code only: a Rust function that a script calls, and the loop
 //!   itself, are never refused memory, so they are never left halfway. Such a function, and a new
 //!   request, is refused as a whole while the limit is passed by a sixteenth.
+//! - A script that catches the lack of memory finds room to go on: up to a sixteenth more until the next safepoint, where
+//!   the garbage is collected.
 //! - An error of the interrupt meets the stay that was judged, never the next one: each has a number.
 //! - The watching thread writes to the VM only under the lock that [`Guard::stop`] takes.
 //!
@@ -50,6 +52,8 @@ pub(crate) struct Guard {
     collected_to: Cell<usize>,
     /// When there may be another one for want of memory alone, on [`super::clock`].
     collect_after: Cell<f64>,
+    /// A script has caught an error with hardly any memory left: garbage is collected at the next safepoint.
+    is_collection_due: Cell<bool>,
 }
 
 /// What the loop and the watching thread share.
@@ -108,6 +112,36 @@ impl Guard {
             is_enforced: Cell::new(false),
             collected_to: Cell::new(0),
             collect_after: Cell::new(0.0),
+            is_collection_due: Cell::new(false),
+        }
+    }
+
+    /// Has the VM tell when a script catches an error, as that may be the lack of memory: [`caught`].
+    pub(crate) fn hear_of_caught(&self) {
+        if self.memory_max != 0 {
+            // SAFETY: the VM is alive, and this is its thread.
+            unsafe {
+                (*ffi::lua_callbacks(self.state.as_ptr())).debugprotectederror = Some(caught)
+            };
+        }
+    }
+
+    /// A script has caught an error. What it goes on with needs memory before the collector gets to what failed.
+    fn on_caught(&self) {
+        if !self.is_enforced.get() || self.used() < self.memory_max / 16 * 15 {
+            return;
+        }
+        self.is_collection_due.set(true);
+        let _ = self.vm().set_memory_limit(self.memory_max / 16 * 17);
+        // SAFETY: the VM is alive, and this is its thread.
+        unsafe { set_interrupt(ffi::lua_callbacks(self.state.as_ptr()), Some(interrupt)) };
+    }
+
+    /// At a safepoint: the collection that is due, if one is.
+    fn collect_if_due(&self) {
+        if self.is_collection_due.replace(false) {
+            self.collect();
+            self.enforce(self.is_enforced.get());
         }
     }
 
@@ -398,7 +432,19 @@ unsafe fn set_interrupt(callbacks: *mut ffi::lua_Callbacks, interrupt: Option<In
     }
 }
 
-/// Raises in the script that has run for too long. Stack: 1.
+/// Tells the guard that a script has caught an error. Stack: none.
+///
+/// # Safety
+/// Called by the VM only, before what the protected call had on the stack is gone.
+unsafe extern "C-unwind" fn caught(state: *mut ffi::lua_State) {
+    // SAFETY: the VM was made by mlua.
+    let lua = unsafe { mlua::Lua::get_or_init_from_ptr(state) };
+    if let Some(worker) = lua.app_data_ref::<Rc<Worker>>() {
+        worker.guard.on_caught();
+    }
+}
+
+/// Raises in the script that has run for too long, behind a collection if one is due. Stack: 1.
 ///
 /// # Safety
 /// Called by the VM only, at a safepoint (`phase` is negative) or from the collector.
@@ -408,9 +454,10 @@ unsafe extern "C-unwind" fn interrupt(state: *mut ffi::lua_State, phase: c_int) 
     };
     // SAFETY: the VM was made by mlua.
     let lua = unsafe { mlua::Lua::get_or_init_from_ptr(state) };
-    let budget = lua
-        .app_data_ref::<Rc<Worker>>()
-        .and_then(|worker| worker.guard.overrun());
+    let budget = lua.app_data_ref::<Rc<Worker>>().and_then(|worker| {
+        worker.guard.collect_if_due();
+        worker.guard.overrun()
+    });
     let Some(budget) = budget else {
         // The stay that was meant has ended.
         // SAFETY: the VM is alive, and this is its thread.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Invariants
-//! - A script that uses no dialect pays for none: nothing is compiled, no global is set.
+//! - A script that uses no dialect pays for none: but for a stand-in nothing is compiled, no global is set.
 //! - The dialect of a process is the first that it uses; `--dialect` decides before.
 //! - No error names a surface's own lines: a surface's frames are skipped (`vm/function.rs`).
 //! - Surfaces load without suspending, and keep no state in globals.
@@ -313,8 +313,21 @@ return function(modules, path)
 end, inner
 ";
 
-/// Where the `require` of surfaces is kept.
-const INNER: &str = "_SURFACES";
+/// What stands for it until the first miss: most scripts have none, and it takes a twelfth of a start to make.
+const STAND_IN: &str = r"
+local make = ...
+local load
+return function(modules, path)
+	load = load or make()
+	return load(modules, path)
+end
+";
+
+/// Where the function is kept that makes the loader and the `require` of surfaces.
+const MAKE: &str = "_SURFACES";
+
+/// Where they are, once they are made.
+const MADE: &str = "_SURFACES_MADE";
 
 /// What stands before each surface, on its first line: its `require` also finds what scripts cannot.
 const PRELUDE: &str = "local require = ... ";
@@ -323,20 +336,43 @@ const PRELUDE: &str = "local require = ... ";
 pub(crate) const REGISTERED: &str = "_REGISTEREDMODULES";
 
 /// Has `require` find surfaces. Call it when the native modules are registered.
-pub(crate) fn install(lua: &mlua::Lua, worker: &Rc<Worker>, options: &Options) -> mlua::Result<()> {
+pub(crate) fn install(lua: &mlua::Lua, options: &Options) -> mlua::Result<()> {
+    let options = options.clone();
+    let make = lua.create_function(move |lua, ()| make(lua, &options))?;
+    let stand_in = lua.load(STAND_IN).set_name(format!("={CHUNK}]"));
+    let meta = lua.create_table()?;
+    meta.raw_set("__index", stand_in.call::<mlua::Function>(&make)?)?;
+    lua.set_named_registry_value(MAKE, make)?;
+    let modules: mlua::Table = lua.named_registry_value(REGISTERED)?;
+    modules.set_metatable(Some(meta))
+}
+
+/// The loader, and the `require` of surfaces; made once.
+fn make(lua: &mlua::Lua, options: &Options) -> mlua::Result<(mlua::Function, mlua::Function)> {
+    if let Some(made) = lua.named_registry_value::<Option<mlua::Table>>(MADE)? {
+        return Ok((made.raw_get(1)?, made.raw_get(2)?));
+    }
     let modules: mlua::Table = lua.named_registry_value(REGISTERED)?;
     let compile = lua.create_function(compile)?;
     let parts = lua.create_table()?;
-    parts.raw_set("@huki/surface", helpers::module(lua, worker, options)?)?;
-    let (loader, inner): (mlua::Function, mlua::Function) = lua
+    let helpers = helpers::module(lua, &worker(lua)?, options)?;
+    parts.raw_set("@huki/surface", helpers)?;
+    let chunk = lua
         .load(LOADER)
         .set_name(format!("={CHUNK}]"))
-        .call((compile, &modules, parts))?;
-    let meta = lua.create_table()?;
-    meta.raw_set("__index", loader)?;
-    lua.set_named_registry_value(INNER, inner)?;
-    modules.set_metatable(Some(meta))?;
-    Ok(())
+        .set_environment(require::environment(lua)?);
+    let (loader, inner): (mlua::Function, mlua::Function) =
+        chunk.call((compile, modules, parts))?;
+    lua.set_named_registry_value(MADE, lua.create_sequence_from([&loader, &inner])?)?;
+    Ok((loader, inner))
+}
+
+/// The worker whose VM this is.
+fn worker(lua: &mlua::Lua) -> mlua::Result<Rc<Worker>> {
+    let found = lua.app_data_ref::<Rc<Worker>>();
+    found
+        .map(|found| Rc::clone(&found))
+        .ok_or_else(|| mlua::Error::RuntimeError("the runtime has ended".to_owned()))
 }
 
 /// The process speaks the dialect that it was told to. Call it when the sandbox is closed, which freezes what it finds.
@@ -359,9 +395,7 @@ fn compile(
     let Some(module) = module else {
         return Ok((None, unknown(&path)));
     };
-    if let Some(worker) = lua.app_data_ref::<Rc<Worker>>() {
-        speak(lua, &worker, module.dialect)?;
-    }
+    speak(lua, &*worker(lua)?, module.dialect)?;
     let environment = require::environment(lua)?;
     let compiler = mlua::chunk::Compiler::new()
         .set_optimization_level(2)
@@ -496,7 +530,8 @@ pub(crate) fn prepare(lua: &mlua::Lua, worker: &Worker, source: &[u8]) -> mlua::
         if !is_wanted {
             continue;
         }
-        let inner: mlua::Function = lua.named_registry_value(INNER)?;
+        let make: mlua::Function = lua.named_registry_value(MAKE)?;
+        let (_, inner): (mlua::Function, mlua::Function) = make.call(())?;
         let module: mlua::Value = inner.call(global.path)?;
         let value = match (global.field, &module) {
             (Some(field), mlua::Value::Table(module)) => module.raw_get(field)?,

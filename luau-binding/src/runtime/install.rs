@@ -26,6 +26,8 @@ pub(super) fn install(
         .set_optimization_level(1)
         .set_debug_level(1);
     lua.set_compiler(compiler);
+    // Hardly anything that is made here becomes garbage: to look for some would be in vain.
+    lua.gc_stop();
     // What is loaded below runs once: translating it would take longer than running it.
     lua.enable_jit(false);
     let globals = lua.globals();
@@ -51,9 +53,10 @@ pub(super) fn install(
     let stdio = support::stdio::module(lua, worker)?;
     let stdio = sealed(lua, worker, stdio, |stack| no_member(stack, "@huki/stdio"))?;
     lua.register_module("@huki/stdio", stdio)?;
-    surface::install(lua, worker, options)?;
+    surface::install(lua, options)?;
     require::keep_globals(lua)?;
     lua.sandbox(true)?;
     surface::decide(lua, worker, options)?;
+    lua.gc_restart();
     Ok(())
 }

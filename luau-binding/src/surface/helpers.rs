@@ -107,11 +107,7 @@ pub(super) fn module(
     // Made when they are asked for: few scripts do.
     let options = options.clone();
     let children = lua.create_function(move |lua, ()| {
-        let worker = lua
-            .app_data_ref::<Rc<Worker>>()
-            .map(|found| Rc::clone(&found));
-        let worker =
-            worker.ok_or_else(|| mlua::Error::RuntimeError("the runtime has ended".to_owned()))?;
+        let worker = super::worker(lua)?;
         children::module(lua, &worker, &options)
     })?;
     set("children", children)?;

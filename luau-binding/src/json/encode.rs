@@ -22,6 +22,9 @@ use crate::vm::output::{NotUtf8, Output};
 use crate::vm::tape::Peek;
 use crate::vm::walk::Entry;
 
+/// The values behind a text this long are more than the processor has at hand.
+const LARGE_BYTES: usize = 64 * 1024;
+
 /// How values are written.
 #[derive(Clone, Copy, Debug)]
 #[expect(
@@ -79,6 +82,7 @@ pub(crate) fn encode<'j>(
         array_mark: marks.map_or(std::ptr::null(), |marks| marks.array_address),
         object_mark: marks.map_or(std::ptr::null(), |marks| marks.object_address),
         out: &mut json.output,
+        names: [Name::NONE; NAMES],
         stack,
         spelling,
     };
@@ -147,8 +151,29 @@ enum Leave {
     Scattered,
 }
 
+/// A name that was written: the address of its string, where its text stands in quotes, with the colon,
+/// and how long that is.
+#[derive(Clone, Copy)]
+struct Name {
+    address: *const std::ffi::c_void,
+    text: (usize, usize),
+}
+
+impl Name {
+    const NONE: Self = Self {
+        address: std::ptr::null(),
+        text: (0, 0),
+    };
+}
+
+/// How many names are known at a time.
+const NAMES: usize = 32;
+
 struct Encoder<'e, 's> {
     out: &'e mut Output,
+    /// The names of objects recur, and a string that is alive is at one place and nothing else is: each name
+    /// is known by its address, while nothing is freed, and its text copied from where it stands.
+    names: [Name; NAMES],
     stack: &'e Stack<'s>,
     spelling: Spelling,
     array_mark: *const std::ffi::c_void,
@@ -245,10 +270,11 @@ impl Encoder<'_, '_> {
         self.check_bytes()?;
         let (stack, start) = (self.stack, self.out.len());
         let (mut written, mut n) = (Written::Nothing, 0_u32);
-        let walked = stack.each_entry(index, depth, |entry| {
+        let is_large = start > LARGE_BYTES;
+        let walked = stack.each_entry(index, (depth, is_large), |entry| {
             n += 1;
             match written {
-                Written::Object => self.entry(b',', &entry, depth).map_err(Leave::Unfit),
+                Written::Object => self.entry(b',', entry, depth).map_err(Leave::Unfit),
                 Written::Array if entry.number() == Some(f64::from(n)) => {
                     self.out.push(b',');
                     self.element(entry.value(), entry.value_at(), (n, depth))
@@ -256,7 +282,7 @@ impl Encoder<'_, '_> {
                 }
                 Written::Array => Err(Leave::Scattered),
                 Written::Nothing => {
-                    written = self.begin(&entry, depth)?;
+                    written = self.begin(entry, depth)?;
                     Ok(())
                 }
             }
@@ -267,6 +293,7 @@ impl Encoder<'_, '_> {
             Err(Leave::Sorted) => return self.sorted_object(index, depth),
             Err(Leave::Scattered) => {
                 self.out.truncate(start);
+                self.names = [Name::NONE; NAMES];
                 return self.scattered(index, depth);
             }
         }
@@ -279,7 +306,7 @@ impl Encoder<'_, '_> {
     }
 
     /// Writes the first entry of a table, and what it makes it.
-    fn begin(&mut self, first: &Entry<'_>, depth: u32) -> Result<Written, Leave> {
+    fn begin(&mut self, first: Entry<'_>, depth: u32) -> Result<Written, Leave> {
         if first.name().is_some() {
             if self.spelling.is_sorted {
                 return Err(Leave::Sorted);
@@ -316,7 +343,7 @@ impl Encoder<'_, '_> {
     }
 
     #[cold]
-    fn unfit_key(&self, entry: &Entry<'_>) -> Unfit {
+    fn unfit_key(&self, entry: Entry<'_>) -> Unfit {
         let name = self.stack.type_name(entry.key_at());
         Unfit::new(format!("a table with a key of type {name}"))
     }
@@ -342,7 +369,7 @@ impl Encoder<'_, '_> {
         let (mut count, mut last) = (0_u32, 0_i32);
         let mut misfit = None;
         let stack = self.stack;
-        stack.each_entry(index, depth, |entry| {
+        stack.each_entry(index, (depth, false), |entry| {
             match entry.number() {
                 Some(n) if n >= 1.0 && n <= f64::from(i32::MAX) && n.fract() == 0.0 => {
                     #[expect(clippy::cast_possible_truncation, reason = "checked to fit")]
@@ -351,7 +378,7 @@ impl Encoder<'_, '_> {
                 }
                 Some(_) => misfit = misfit.or(Some(HOLES)),
                 None if entry.name().is_some() => misfit = Some(MIXED),
-                None => return Err(self.unfit_key(&entry)),
+                None => return Err(self.unfit_key(entry)),
             }
             count += 1;
             Ok(())
@@ -395,8 +422,8 @@ impl Encoder<'_, '_> {
             return self.sorted_object(index, depth);
         }
         let (stack, mut before) = (self.stack, b'{');
-        stack.each_entry(index, depth, |entry| {
-            self.entry(std::mem::replace(&mut before, b','), &entry, depth)
+        stack.each_entry(index, (depth, false), |entry| {
+            self.entry(std::mem::replace(&mut before, b','), entry, depth)
         })?;
         self.end(b'}', depth);
         Ok(())
@@ -404,18 +431,38 @@ impl Encoder<'_, '_> {
 
     /// Writes `before`, which is a brace or a comma, and `"key":value`.
     #[inline(always)]
-    fn entry(&mut self, before: u8, entry: &Entry<'_>, depth: u32) -> Result<(), Unfit> {
+    fn entry(&mut self, before: u8, entry: Entry<'_>, depth: u32) -> Result<(), Unfit> {
         self.check_bytes()?;
-        match entry.name() {
-            Some(name) if !self.spelling.is_pretty => self.out.put_name(before, name)?,
-            _ => self.spelled_name(before, entry, depth)?,
+        let address = entry.key_address();
+        // Strings are 16 bytes apart at least, and names that are made together often lie side by side.
+        let slot = (address.addr() >> 4 ^ address.addr() >> 9) % NAMES;
+        let known = self.names[slot];
+        if known.address != address || !self.out.put_again(before, known.text) {
+            self.name(before, entry, depth, slot)?;
         }
         self.value(entry.value(), entry.value_at(), depth + 1)
             .map_err(|unfit| unfit.inside(|| place_of(entry)))
     }
 
+    /// Writes `before`, the key and a colon, and remembers in `slot` where that stands.
+    #[inline(never)]
+    fn name(&mut self, before: u8, entry: Entry<'_>, depth: u32, slot: usize) -> Result<(), Unfit> {
+        match entry.name() {
+            Some(name) if !self.spelling.is_pretty => {
+                let at = self.out.len() + 1;
+                self.out.put_name(before, name)?;
+                self.names[slot] = Name {
+                    address: entry.key_address(),
+                    text: (at, self.out.len() - at),
+                };
+                Ok(())
+            }
+            _ => self.spelled_name(before, entry, depth),
+        }
+    }
+
     /// Writes `before`, the key and a colon where either is written in a special way.
-    fn spelled_name(&mut self, before: u8, entry: &Entry<'_>, depth: u32) -> Result<(), Unfit> {
+    fn spelled_name(&mut self, before: u8, entry: Entry<'_>, depth: u32) -> Result<(), Unfit> {
         self.out.push(before);
         self.line(depth + 1);
         match (entry.name(), entry.number()) {
@@ -437,22 +484,21 @@ impl Encoder<'_, '_> {
 
     /// Writes an object with its fields in the order of their names.
     fn sorted_object(&mut self, index: i32, depth: u32) -> Result<(), Unfit> {
-        let (stack, mut names) = (self.stack, Vec::new());
-        stack.each_entry(index, depth, |entry| {
-            let name = match (entry.name(), entry.number()) {
-                (Some(name), _) => name.to_vec(),
-                (None, Some(number)) => number.to_string().into_bytes(),
-                (None, None) => return Err(self.unfit_key(&entry)),
-            };
-            names.push((name, entry.cursor));
-            Ok(())
-        })?;
+        let (stack, mut names, mut cursor) = (self.stack, Vec::new(), 0);
+        let name = |entry: Entry<'_>| match (entry.name(), entry.number()) {
+            (Some(name), _) => Ok(name.to_vec()),
+            (None, Some(number)) => Ok(number.to_string().into_bytes()),
+            (None, None) => Err(self.unfit_key(entry)),
+        };
+        while let Some((name, next)) = stack.with_entry(index, cursor, name) {
+            names.push((name?, std::mem::replace(&mut cursor, next)));
+        }
         names.sort_unstable();
         for (position, (_, cursor)) in names.iter().enumerate() {
             let before = if position == 0 { b'{' } else { b',' };
             let written =
-                stack.with_entry(index, *cursor, |entry| self.entry(before, &entry, depth));
-            written.unwrap_or(Ok(()))?;
+                stack.with_entry(index, *cursor, |entry| self.entry(before, entry, depth));
+            written.map_or(Ok(()), |(written, _)| written)?;
         }
         self.end(b'}', depth);
         Ok(())
@@ -469,7 +515,7 @@ impl Encoder<'_, '_> {
 
 /// The key of `entry` as a step of the path to what could not be encoded.
 #[cold]
-fn place_of(entry: &Entry<'_>) -> String {
+fn place_of(entry: Entry<'_>) -> String {
     let name = String::from_utf8_lossy(entry.name().unwrap_or_default());
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     match name.bytes().all(is_plain) {

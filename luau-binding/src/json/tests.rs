@@ -138,6 +138,26 @@ proptest! {
 }
 
 #[test]
+fn names_that_recur_are_written_the_same_each_time() {
+    let runtime = runtime();
+    // More than are remembered, some too long for that, some with escapes, in objects of their own and in one.
+    let names: Vec<String> = (0..100_usize)
+        .map(|n| format!("{n}\"{}é", "x".repeat(n % 40)))
+        .collect();
+    let object = |names: &[String]| -> Value {
+        let fields = names.iter().map(|name| (name.clone(), json!([name])));
+        Value::Object(fields.collect())
+    };
+    let mut values = vec![object(&names), object(&names)];
+    values.extend(names.iter().map(|name| object(std::slice::from_ref(name))));
+    values.extend(names.chunks(7).map(object));
+    let value = Value::Array(values);
+    let text = round_trip(&runtime, value.to_string().as_bytes(), Spelling::default());
+    let again: Value = serde_json::from_slice(&text.expect("a value")).expect("JSON");
+    assert_eq!(again, value);
+}
+
+#[test]
 fn objects_of_one_shape_do_not_mix_their_fields() {
     let runtime = runtime();
     let mut records = Vec::new();

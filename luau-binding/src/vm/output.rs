@@ -1,8 +1,8 @@
 //! A text that is written piece by piece, with room made once for each: the output of JSON. RFC 8259 §7.
 //!
 //! Sits beside `vm.rs`, below `json/encode.rs`; it needs no VM, only the raw writes that are allowed
-//! here. A string is looked at while it is copied, eight bytes at a time; the few that need escapes
-//! are written again.
+//! here. A string is looked at while it is copied, eight or sixteen bytes at a time; the few that need
+//! escapes are written again.
 //!
 //! Invariants
 //! - Nothing is written that room was not made for just before, in the same function.
@@ -10,9 +10,14 @@
 //!
 //! Not here: which values become what (`json/encode.rs`).
 
+use std::mem::MaybeUninit;
+
 /// The memory is given back if it grew above this. It grows by doubling, so that of a text of half
 /// the size is always kept.
 const BYTES_KEPT: usize = 2 * 1024 * 1024;
+
+/// The most bytes that are written again.
+pub(crate) const AGAIN_MAX: usize = 32;
 
 /// A text that grows.
 #[derive(Default)]
@@ -34,6 +39,7 @@ impl Output {
     }
 
     /// How many bytes there are.
+    #[inline(always)]
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -91,6 +97,33 @@ impl Output {
         self.put_escaped(string)
     }
 
+    /// Writes `before`, and again the `count` bytes that stand at `at`, if there are some and no more than
+    /// [`AGAIN_MAX`].
+    #[inline(always)]
+    pub(crate) fn put_again(&mut self, before: u8, (at, count): (usize, usize)) -> bool {
+        let len = self.bytes.len();
+        if !(1..=AGAIN_MAX).contains(&count) || at + count > len {
+            return false;
+        }
+        self.bytes.reserve(1 + AGAIN_MAX);
+        // SAFETY: there is room for one byte and `AGAIN_MAX` more behind the text, and so behind what is
+        // inside the text, too. Of those that are moved the first `count` are of the text, and only they
+        // are counted; what lies behind is not looked at.
+        unsafe {
+            type Half = MaybeUninit<[u8; AGAIN_MAX / 2]>;
+            let start = self.bytes.as_mut_ptr();
+            let (from, to) = (start.add(at).cast::<Half>(), start.add(len));
+            to.write(before);
+            let to = to.add(1).cast::<Half>();
+            to.write_unaligned(from.read_unaligned());
+            if count > AGAIN_MAX / 2 {
+                to.add(1).write_unaligned(from.add(1).read_unaligned());
+            }
+            self.bytes.set_len(len + 1 + count);
+        }
+        true
+    }
+
     /// Writes `before`, `string` and `behind` if every byte is ASCII that stands for itself.
     #[inline(always)]
     fn quote_plain<const B: usize, const A: usize>(
@@ -119,59 +152,80 @@ impl Output {
     /// Writes a string that is not plain.
     #[inline(never)]
     fn put_escaped(&mut self, string: &[u8]) -> Result<(), NotUtf8> {
-        if !string.is_ascii() && simdutf8::basic::from_utf8(string).is_err() {
+        if simdutf8::basic::from_utf8(string).is_err() {
             return Err(NotUtf8);
         }
         self.push(b'"');
-        let mut rest = string;
-        while !rest.is_empty() {
-            // The last word is filled with blanks, which are not counted.
-            let (word, count) = match rest.first_chunk() {
-                Some(word) => (u64::from_le_bytes(*word), 8),
-                None => (short_word(rest), rest.len()),
-            };
-            let plain = first_escaped(word);
+        for part in string.chunks(PART_BYTES) {
             let len = self.bytes.len();
-            self.bytes.reserve(8 + ESCAPE_BYTES);
-            // SAFETY: there is room for the word, of which as much is counted as has been read and
-            // stands for itself, and for an escape behind that.
+            self.bytes.reserve(ESCAPE_BYTES * part.len() + 8);
+            // SAFETY: there is room for an escape for each byte, and for a word more. All up to where
+            // `escape` stops is written when it is counted.
             unsafe {
                 let start = self.bytes.as_mut_ptr().add(len);
-                start.cast::<[u8; 8]>().write_unaligned(word.to_le_bytes());
-                self.bytes.set_len(len + plain.min(count));
+                let end = escape(start, part);
+                self.bytes.set_len(len + end.offset_from_unsigned(start));
             }
-            let read = match rest.get(plain) {
-                Some(byte) if plain < count => {
-                    self.put_escape(*byte);
-                    plain + 1
-                }
-                _ => count,
-            };
-            rest = rest.get(read..).unwrap_or_default();
         }
         self.push(b'"');
         Ok(())
     }
+}
 
-    /// Writes what stands for a byte that cannot stand for itself.
-    #[inline]
-    fn put_escape(&mut self, byte: u8) {
-        let short = match byte {
-            b'"' | b'\\' => byte,
-            b'\n' => b'n',
-            b'\r' => b'r',
-            b'\t' => b't',
-            0x08 => b'b',
-            0x0c => b'f',
-            _ => {
-                const HEX: &[u8; 16] = b"0123456789abcdef";
-                let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
-                let escape: [u8; ESCAPE_BYTES] = [b'\\', b'u', b'0', b'0', HEX[high], HEX[low]];
-                return self.put(&escape);
-            }
+/// A string that is not plain is written in parts of so many bytes, with room for the worst.
+const PART_BYTES: usize = 1024;
+
+/// Writes `from` to `to`, with escapes, and says where that ends.
+///
+/// # Safety
+/// At `to` there is room for [`ESCAPE_BYTES`] for each byte, and for 8 more; they are none of `from`.
+#[inline(always)]
+unsafe fn escape(mut to: *mut u8, from: &[u8]) -> *mut u8 {
+    let mut rest = from;
+    loop {
+        let (mut word, count) = match rest.first_chunk() {
+            Some(word) => (u64::from_le_bytes(*word), 8),
+            None => (short_word(rest), rest.len()),
         };
-        self.put(&[b'\\', short]);
+        let plain = first_escaped(word).min(count);
+        // SAFETY: room by the contract: for each byte read, an escape or itself has been written, and a word
+        // or an escape that is filled up to 8 bytes fits behind them.
+        unsafe {
+            to.cast::<[u8; 8]>().write_unaligned(word.to_le_bytes());
+            to = to.add(plain);
+            if plain == count {
+                rest = match rest.get(count..) {
+                    Some(rest) if !rest.is_empty() => rest,
+                    _ => return to,
+                };
+                continue;
+            }
+            word >>= 8 * plain;
+            let (escape, len) = escape_of(word.to_le_bytes()[0]);
+            to.cast::<[u8; 8]>().write_unaligned(escape);
+            to = to.add(len);
+        }
+        rest = rest.get(plain + 1..).unwrap_or_default();
     }
+}
+
+/// What stands for a byte that cannot stand for itself, and how long that is.
+#[inline(always)]
+fn escape_of(byte: u8) -> ([u8; 8], usize) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        0x08 => b'b',
+        0x0c => b'f',
+        _ => {
+            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+            return ([b'\\', b'u', b'0', b'0', high, low, 0, 0], ESCAPE_BYTES);
+        }
+    };
+    ([b'\\', short, 0, 0, 0, 0, 0, 0], 2)
 }
 
 /// The most that stands for one byte.
@@ -184,36 +238,79 @@ const ESCAPE_BYTES: usize = 6;
 /// As many bytes as `from` has can be written at `to`, and they are none of `from`.
 #[inline(always)]
 unsafe fn copy_plain(to: *mut u8, from: &[u8]) -> bool {
-    let len = from.len();
+    // SAFETY: by the contract.
+    unsafe {
+        if from.len() > 16 {
+            return copy_chunks(to, from);
+        }
+        let odd = if let Some((first, last)) = copy_ends::<8>(to, from) {
+            odd_bytes(u64::from_le_bytes(first)) | odd_bytes(u64::from_le_bytes(last))
+        } else if let Some((first, last)) = copy_ends::<4>(to, from) {
+            let last = u64::from(u32::from_le_bytes(last));
+            odd_bytes(last << 32 | u64::from(u32::from_le_bytes(first)))
+        } else if let Some((first, last)) = copy_ends::<2>(to, from) {
+            let last = u32::from(u16::from_le_bytes(last));
+            let both = last << 16 | u32::from(u16::from_le_bytes(first));
+            odd_bytes((ONES * 0x20) << 32 | u64::from(both))
+        } else if let Some((first, _)) = copy_ends::<1>(to, from) {
+            odd_bytes((ONES * 0x20) << 8 | u64::from(first[0]))
+        } else {
+            0
+        };
+        odd & HIGHS == 0
+    }
+}
+
+/// Copies `from`, if it has `N` bytes up to twice as many: the first and the last, which meet or overlap.
+///
+/// # Safety
+/// As of [`copy_plain`].
+#[inline(always)]
+unsafe fn copy_ends<const N: usize>(to: *mut u8, from: &[u8]) -> Option<([u8; N], [u8; N])> {
+    let (first, last) = (*from.first_chunk()?, *from.last_chunk()?);
     // SAFETY: each write is of bytes that `from` was found to have, to the same place behind `to`.
     unsafe {
-        let (Some(first), Some(last)) = (from.first_chunk::<8>(), from.last_chunk::<8>()) else {
-            let word = short_word(from);
-            if let (Some(first), Some(last)) = (from.first_chunk::<4>(), from.last_chunk::<4>()) {
-                to.cast::<[u8; 4]>().write_unaligned(*first);
-                to.add(len - 4).cast::<[u8; 4]>().write_unaligned(*last);
-            } else if let (Some(first), Some(last)) = (from.first_chunk(), from.last_chunk()) {
-                to.cast::<[u8; 2]>().write_unaligned(*first);
-                to.add(len - 2).cast::<[u8; 2]>().write_unaligned(*last);
-            } else if let Some(byte) = from.first() {
-                to.write(*byte);
-            }
-            return odd_bytes(word) & HIGHS == 0;
-        };
-        // The last bytes overlap what has been seen, which is faster than byte by byte.
-        to.add(len - 8).cast::<[u8; 8]>().write_unaligned(*last);
-        let mut odd = odd_bytes(u64::from_le_bytes(*last));
-        let (mut at, mut word) = (0, first);
-        loop {
-            to.add(at).cast::<[u8; 8]>().write_unaligned(*word);
-            odd |= odd_bytes(u64::from_le_bytes(*word));
-            at += 8;
-            if at + 8 >= len {
-                return odd & HIGHS == 0;
-            }
-            word = &*from.as_ptr().add(at).cast::<[u8; 8]>();
-        }
+        to.cast::<[u8; N]>().write_unaligned(first);
+        let to = to.add(from.len() - N);
+        to.cast::<[u8; N]>().write_unaligned(last);
     }
+    Some((first, last))
+}
+
+/// [`copy_plain`] for 16 bytes or more.
+///
+/// # Safety
+/// As of [`copy_plain`].
+#[inline(always)]
+unsafe fn copy_chunks(to: *mut u8, from: &[u8]) -> bool {
+    let Some(last) = from.last_chunk::<16>() else {
+        return from.is_empty();
+    };
+    // SAFETY: each write is of bytes that `from` was found to have, to the same place behind `to`.
+    unsafe {
+        // The last bytes overlap what has been seen, which is faster than byte by byte.
+        let end = from.len() - 16;
+        let mut at = 0;
+        while at < end {
+            let chunk = &*from.as_ptr().add(at).cast::<[u8; 16]>();
+            to.add(at).cast::<[u8; 16]>().write_unaligned(*chunk);
+            if is_odd(chunk) {
+                return false;
+            }
+            at += 16;
+        }
+        to.add(end).cast::<[u8; 16]>().write_unaligned(*last);
+    }
+    !is_odd(last)
+}
+
+/// Whether any byte is not ASCII or needs an escape. Compiles to some comparisons of all of them at once.
+#[inline(always)]
+fn is_odd(bytes: &[u8; 16]) -> bool {
+    bytes.iter().fold(false, |is_odd, byte| {
+        // As a number with a sign, what is not ASCII is below the blank, too.
+        is_odd | (byte.cast_signed() < 0x20) | (*byte == b'"') | (*byte == b'\\')
+    })
 }
 
 /// The bytes of a string of less than eight, filled up with blanks.
@@ -282,7 +379,7 @@ mod tests {
     #[test]
     fn rfc8259_7_every_byte_is_written_as_it_must_wherever_it_stands() {
         for byte in 0..=255_u8 {
-            for len in 0..20 {
+            for len in 0..36 {
                 for at in 0..len {
                     let mut bytes = vec![b'a'; len];
                     bytes[at] = byte;
@@ -327,6 +424,25 @@ mod tests {
         assert_eq!(text.written(), b"[\n  null");
         text.clear();
         assert_eq!((text.len(), text.written()), (0, &b""[..]));
+    }
+
+    #[test]
+    fn what_stands_is_written_again_and_only_that() {
+        let mut text = Output::default();
+        for len in 0..=super::AGAIN_MAX + 1 {
+            text.clear();
+            text.put(&vec![b'a'; len]);
+            let again = text.put_again(b',', (0, len));
+            assert_eq!(again, (1..=super::AGAIN_MAX).contains(&len), "{len}");
+            let count = if again { 2 * len + 1 } else { len };
+            assert_eq!(text.len(), count);
+            assert_eq!(text.written().get(len).copied(), again.then_some(b','));
+            assert!(!text.put_again(b',', (count, 1)));
+            assert_eq!(
+                text.written().iter().filter(|b| **b == b',').count(),
+                usize::from(again)
+            );
+        }
     }
 
     #[test]

@@ -444,12 +444,15 @@ fn operations_that_change_what_is_there_allocate_nothing() {
             });
             assert_eq!((ended, fields), (true, 1));
             pushes(stack, 0);
-            let mut entries = 0;
-            let walked = stack.each_entry(1, 0, |entry| {
+            let (mut entries, mut cursor) = (0, 0);
+            let walked = stack.each_entry(1, (0, true), |entry| {
                 let within = stack.with_element(1, 1, |at| stack.number(at));
                 assert_eq!(within, Some(1.0));
-                let again = stack.with_entry(1, entry.cursor, |again| stack.kind(again.value_at()));
-                assert_eq!(again, Some(stack.kind(entry.value_at())));
+                let (kind, next) = stack
+                    .with_entry(1, cursor, |again| stack.kind(again.value_at()))
+                    .unwrap();
+                assert_eq!(kind, stack.kind(entry.value_at()));
+                cursor = next;
                 entries += 1;
                 if entries == 2 { Err(()) } else { Ok(()) }
             });

@@ -86,30 +86,31 @@ impl Stack<'_> {
 
 /// An entry met on a walk from one entry to the next, read where it lies when it is asked for. Good
 /// until the walk goes on; then it reads what lies there instead, or nil.
+#[derive(Clone, Copy)]
 pub(crate) struct Entry<'s> {
     state: *mut ffi::lua_State,
     /// Where the key lies; the value is above it.
     at: i32,
-    /// What leads to this entry again, by [`Stack::with_entry`].
-    pub(crate) cursor: i32,
     /// No script runs meanwhile.
     _stack: PhantomData<&'s Stack<'s>>,
 }
 
 impl<'s> Entry<'s> {
     /// Where the key lies.
-    pub(crate) fn key_at(&self) -> i32 {
+    #[inline(always)]
+    pub(crate) fn key_at(self) -> i32 {
         self.at
     }
 
     /// Where the value lies.
-    pub(crate) fn value_at(&self) -> i32 {
+    #[inline(always)]
+    pub(crate) fn value_at(self) -> i32 {
         self.at + 1
     }
 
     /// The key, if it is a string.
     #[inline(always)]
-    pub(crate) fn name(&self) -> Option<&'s [u8]> {
+    pub(crate) fn name(self) -> Option<&'s [u8]> {
         let mut len = 0;
         // SAFETY: the index is positive, and what is no string gives null. The bytes stay where they
         // are as long as the table holds them, which nothing can change while the stack is borrowed.
@@ -120,9 +121,16 @@ impl<'s> Entry<'s> {
         }
     }
 
+    /// What tells the key from every other, as long as nothing is freed; null for one that is no object.
+    #[inline(always)]
+    pub(crate) fn key_address(self) -> *const std::ffi::c_void {
+        // SAFETY: the index is positive; the pointer is compared and never followed.
+        unsafe { ffi::lua_topointer(self.state, self.at) }
+    }
+
     /// The key, if it is a number.
     #[inline(always)]
-    pub(crate) fn number(&self) -> Option<f64> {
+    pub(crate) fn number(self) -> Option<f64> {
         // SAFETY: the index is positive, and it is asked for a number if it is one.
         unsafe {
             (ffi::lua_type(self.state, self.at) == ffi::LUA_TNUMBER)
@@ -132,18 +140,22 @@ impl<'s> Entry<'s> {
 
     /// The value.
     #[inline(always)]
-    pub(crate) fn value(&self) -> Peek<'s> {
+    pub(crate) fn value(self) -> Peek<'s> {
         // SAFETY: the index is positive; for strings as in `name`.
         unsafe { Peek::at(self.state, self.at + 1) }
     }
 }
 
-/// Walks within walks that may each leave [`HEAP_MAX`] values on the stack: it holds some thousands.
+/// Keys and values that are met at once, if there are so many, before the first is looked at.
+const BATCH: i32 = 32;
+/// Walks within walks that may each leave a batch on the stack: it holds some thousands.
 const DEEP: u32 = 64;
+/// A table that a walk has come so far in is too large for the processor to have it at hand.
+const AT_HAND: i32 = 64;
 
 impl Stack<'_> {
     /// Calls `each` with every entry of the table at `index`, which is the `depth`-th walk within walks, until it
-    /// fails. Nothing happens if it is no table. Uses [`HEAP_MAX`] slots, and 2 when deep.
+    /// fails. Nothing happens if it is no table. Uses a [`BATCH`] of slots, and 2 when deep. If the caller knows that what it walks through `is_large`, values are fetched ahead.
     ///
     /// # Errors
     /// What `each` fails with.
@@ -151,67 +163,74 @@ impl Stack<'_> {
     pub(crate) fn each_entry<'s, E>(
         &'s self,
         index: i32,
-        depth: u32,
+        (depth, is_large): (u32, bool),
         mut each: impl FnMut(Entry<'s>) -> Result<(), E>,
     ) -> Result<(), E> {
         if self.kind(index) != Kind::Table {
             return Ok(());
         }
         let (state, base) = (self.raw(), self.len());
-        let heap = if depth < DEEP { HEAP_MAX } else { 2 };
-        let (mut top, mut cursor) = (base, 0);
-        let ended = loop {
-            let before = cursor;
-            // SAFETY: as in `walk`.
-            cursor = unsafe { ffi::lua_rawiter(state, index, cursor) };
+        let end = base + if depth < DEEP { BATCH } else { 2 };
+        let mut cursor = 0;
+        loop {
+            let mut top = base;
+            while top < end {
+                // SAFETY: as in `walk`.
+                cursor = unsafe { ffi::lua_rawiter(state, index, cursor) };
+                if cursor < 0 {
+                    break;
+                }
+                top += 2;
+            }
+            if is_large || cursor >= AT_HAND {
+                // SAFETY: these were pushed just now.
+                unsafe { fetch(state, base, top) };
+            }
+            for at in (base + 1..top).step_by(2) {
+                let entry = Entry {
+                    state,
+                    at,
+                    _stack: PhantomData,
+                };
+                if let Err(error) = each(entry) {
+                    // SAFETY: this is the height that the walk began with.
+                    unsafe { ffi::lua_settop(state, base) };
+                    return Err(error);
+                }
+            }
+            // SAFETY: as above.
+            unsafe { ffi::lua_settop(state, base) };
             if cursor < 0 {
-                break Ok(());
+                return Ok(());
             }
-            let entry = Entry {
-                state,
-                at: top + 1,
-                cursor: before,
-                _stack: PhantomData,
-            };
-            if let Err(error) = each(entry) {
-                break Err(error);
-            }
-            top += 2;
-            if top - base >= heap {
-                // SAFETY: this is the height that the walk began with.
-                unsafe { ffi::lua_settop(state, base) };
-                top = base;
-            }
-        };
-        // SAFETY: as above.
-        unsafe { ffi::lua_settop(state, base) };
-        ended
+        }
     }
 
-    /// Calls `with` with the entry of the table at `index` that comes behind `cursor`; `None` if there is none.
+    /// Calls `with` with the entry of the table at `index` that comes behind `cursor`, which is 0 for the first; then
+    /// the second result is the cursor of the next. `None` if there is none.
     pub(crate) fn with_entry<'s, R>(
         &'s self,
         index: i32,
         cursor: i32,
         with: impl FnOnce(Entry<'s>) -> R,
-    ) -> Option<R> {
+    ) -> Option<(R, i32)> {
         if self.kind(index) != Kind::Table || cursor < 0 {
             return None;
         }
         let (state, base) = (self.raw(), self.len());
         // SAFETY: as in `walk`.
-        if unsafe { ffi::lua_rawiter(state, index, cursor) } < 0 {
+        let next = unsafe { ffi::lua_rawiter(state, index, cursor) };
+        if next < 0 {
             return None;
         }
         let result = with(Entry {
             state,
             at: base + 1,
-            cursor,
             _stack: PhantomData,
         });
         // SAFETY: this is the height from before.
         unsafe { ffi::lua_settop(state, base) };
-        Some(result)
+        Some((result, next))
     }
 
     /// Calls `with` with where `table[n]`, raw, lies meanwhile; nil if the value at `table` is no table.
@@ -230,6 +249,37 @@ impl Stack<'_> {
         unsafe { ffi::lua_settop(state, base) };
         result
     }
+}
+
+/// Has the processor fetch the values of the entries above `base` up to `top`, all at once: a walk through much memory
+/// waits for them, one after the other, more than for anything else. Stack: 0.
+///
+/// # Safety
+/// Keys and values lie there in turn.
+#[cold]
+#[inline(never)]
+unsafe fn fetch(state: *mut ffi::lua_State, base: c_int, top: c_int) {
+    /// What is as long as most strings, and as the part of a table that leads to its entries.
+    const BYTES: usize = 48;
+    for value in (base + 2..=top).step_by(2) {
+        // SAFETY: the index is present; the pointer is not followed.
+        let address: *const u8 = unsafe { ffi::lua_topointer(state, value) }.cast();
+        prefetch(address);
+        prefetch(address.wrapping_add(BYTES));
+    }
+}
+
+/// Has the processor fetch what is at `address`, which may be any. Stack: none.
+#[inline(always)]
+fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: it is a hint, which neither faults nor changes anything.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 /// The key at `index`. Stack: 0.

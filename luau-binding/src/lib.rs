@@ -52,6 +52,10 @@ pub use vm::heap::keep_freed_memory;
 /// The name of the chunk for a script that is read from standard input.
 pub const STDIN_CHUNK: &str = require::STDIN_CHUNK;
 
+/// The name of chunks that somebody types line by line, for [`Runtime::lua`]. As those of [`STDIN_CHUNK`] they require from the
+/// working directory.
+pub const REPL_CHUNK: &str = require::REPL_CHUNK;
+
 /// The one of `known` that `name` was most likely meant to be, if any is near.
 pub fn nearest_name<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     value::nearest(name, known)

@@ -34,6 +34,9 @@ use std::time::SystemTime;
 /// The name of a chunk that came from standard input.
 pub(crate) const STDIN_CHUNK: &str = "=stdin";
 
+/// The name of chunks that were typed into `huki repl`.
+pub(crate) const REPL_CHUNK: &str = "=repl";
+
 /// Finds modules in the file system.
 #[derive(Debug)]
 pub(crate) struct Requirer {
@@ -241,11 +244,11 @@ pub(crate) fn shown_name(name: &str) -> &str {
 
 impl Require for Requirer {
     fn is_require_allowed(&self, chunk_name: &str) -> bool {
-        chunk_name == STDIN_CHUNK || self.files.is_require_allowed(chunk_name)
+        matches!(chunk_name, STDIN_CHUNK | REPL_CHUNK) || self.files.is_require_allowed(chunk_name)
     }
 
     fn reset(&mut self, chunk_name: &str) -> Result<(), NavigateError> {
-        if chunk_name == STDIN_CHUNK {
+        if matches!(chunk_name, STDIN_CHUNK | REPL_CHUNK) {
             return self.files.reset("@./stdin.rs");
         }
         // A module in `lib/init.luau` is the module `lib`, and looks around from there.

@@ -390,6 +390,40 @@ fn the_repl_prints_values_keeps_globals_and_continues_lines() {
 }
 
 #[test]
+fn the_repl_outlives_a_line_without_end_and_an_input_that_breaks_off() {
+    let input = "while true do end\nerror({ code = 5 })\n1 + 1\nfor n = 1, 2 do";
+    let mut child = huki(&["repl", "--budget", "0.2"]);
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(input.as_bytes()).expect("huki reads it");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "2\n", "{stderr}");
+    let lines: Vec<_> = stderr.lines().collect();
+    assert!(
+        lines[0].contains("stopped after running for 0.2 s"),
+        "{stderr}"
+    );
+    assert!(lines.contains(&"{ code = 5 }"), "{stderr}");
+    assert!(stderr.contains("got <eof>"), "{stderr}");
+    assert!(output.status.success());
+}
+
+#[test]
+fn the_repl_requires_from_the_working_directory() {
+    let folder = folder("repl_requires");
+    write(&folder, "part.luau", "return 'a part'");
+    let mut child = huki_in(&folder, &["repl"]);
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin
+        .write_all(b"require('./part')\n")
+        .expect("huki reads it");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "\"a part\"\n");
+}
+
+#[test]
 fn the_repl_serves_between_lines_and_lines_may_wait() {
     let mut child = huki(&["repl"]);
     let mut stdin = child.stdin.take().expect("piped");

@@ -16,6 +16,9 @@ use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::rc::Rc;
 
+/// The name of the loop's own chunk: one whose lines no error names.
+const LOOP_CHUNK: &str = "=[huki surface repl]";
+
 /// Reads, runs and prints until standard input ends.
 pub(crate) fn repl(options: &Options) -> Result<u8, Error> {
     let mut runtime = Runtime::new(&with_environment(options))?;
@@ -33,7 +36,7 @@ pub(crate) fn repl(options: &Options) -> Result<u8, Error> {
     let is_done = Rc::new(Cell::new(false));
     let module = module(&runtime, is_terminal, Rc::clone(&is_done))?;
     runtime.add_module("@repl/host", module)?;
-    runtime.start_source("=repl", include_bytes!("repl.luau"))?;
+    runtime.start_source(LOOP_CHUNK, include_bytes!("repl.luau"))?;
     loop {
         match runtime.turn(None)? {
             hukilau::Turn::Ended(status) => return Ok(status),
@@ -88,7 +91,7 @@ fn compile(
 ) -> (Option<mlua::Function>, Option<String>, Option<bool>) {
     let load = |source: &[u8]| {
         lua.load(source)
-            .set_name("=repl")
+            .set_name(hukilau::REPL_CHUNK)
             .set_mode(mlua::chunk::ChunkMode::Text)
             .set_environment(environment.clone())
             .into_function()

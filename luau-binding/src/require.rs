@@ -323,7 +323,7 @@ impl Require for Requirer {
             Ok(function) => once(lua, &shown, function),
             Err(message) => lua
                 .load("local message = ... return function() error(message, 0) end")
-                .set_name("=require")
+                .set_name(format!("={} require]", surface::CHUNK))
                 .call(message),
         }
     }

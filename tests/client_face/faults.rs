@@ -395,23 +395,23 @@ fn what_cannot_be_sent_is_refused_before_anything_is() {
     let table = [
         (
             field(plain(), "Content-Length", "1"),
-            "the header \"Content-Length\" cannot be sent",
+            "the header \"Content-Length\" cannot be sent: the client writes it itself",
         ),
         (
             field(plain(), "transfer-encoding", "chunked"),
-            "the header \"transfer-encoding\" cannot be sent",
+            "the header \"transfer-encoding\" cannot be sent: the client writes it itself",
         ),
         (
             field(plain(), "Connection", "keep-alive, x"),
-            "the header \"Connection\" cannot be sent",
+            "the header \"Connection\" cannot be sent: it may only say close",
         ),
         (
             field(plain(), "X", "a\r\nY: b"),
-            "the header \"X\" cannot be sent",
+            "the header \"X\" cannot be sent: its value holds a line end or another control character",
         ),
         (
             field(plain(), "X Y", "a"),
-            "the header \"X Y\" cannot be sent",
+            "the header \"X Y\" cannot be sent: its name holds what no header's may: letters, digits and -_ are safe",
         ),
         (
             RequestSpec {

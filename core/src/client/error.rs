@@ -10,9 +10,11 @@
 //! Not here: what a peer's rule-breaking is called (`violation.rs`).
 
 use super::decode::DecodeError;
+use super::flow::RESERVED;
 use super::redirect::RedirectError;
 use super::spec::ClientResponse;
 use crate::conn::{Deadline, Misuse};
+use crate::http1::token;
 use crate::reactor::inbox::Cause;
 use crate::transport::system_text;
 use crate::violation::Violation;
@@ -256,6 +258,20 @@ impl ClientError {
 }
 
 /// An error that says the same. The original belongs to the inbox.
+/// Why a field of this name was refused.
+fn why_not(name: &str) -> &'static str {
+    let is = |known: &&str| name.eq_ignore_ascii_case(known);
+    if RESERVED.iter().any(is) {
+        "the client writes it itself"
+    } else if is(&"connection") {
+        "it may only say close"
+    } else if token::is_field_name(name.as_bytes()) {
+        "its value holds a line end or another control character"
+    } else {
+        "its name holds what no header's may: letters, digits and -_ are safe"
+    }
+}
+
 fn copy(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
@@ -267,7 +283,9 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid(misuse) => write!(f, "the request cannot be sent: {misuse}"),
-            Self::Field(name) => write!(f, "the header \"{name}\" cannot be sent"),
+            Self::Field(name) => {
+                write!(f, "the header \"{name}\" cannot be sent: {}", why_not(name))
+            }
             Self::NoTls => f.write_str("https and wss need TLS, which this build lacks"),
             Self::TlsConfig(problem) => write!(f, "the TLS settings cannot be used: {problem}"),
             Self::Resolve { host, error } => write!(f, "the name {host} was not resolved: {error}"),

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Fields that are the driver's, or the handshake's.
-const RESERVED: [&str; 8] = [
+pub(super) const RESERVED: [&str; 8] = [
     "content-length",
     "transfer-encoding",
     "expect",

@@ -17,6 +17,7 @@
 //!
 //! Not here: what a line says (`access.rs`).
 
+use hukilau_core::transport::system_text;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, mpsc};
@@ -236,7 +237,8 @@ impl Writer {
         // Standard error may be closed, and then there is nobody to tell.
         let _ = writeln!(
             io::stderr().lock(),
-            "error the access log {place} cannot be {what}: {error}"
+            "error the access log {place} cannot be {what}: {}",
+            system_text(error)
         );
     }
 }

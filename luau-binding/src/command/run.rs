@@ -8,6 +8,7 @@
 //! Not here: the command line (`args.rs`), the loop (`runtime.rs` of the library).
 
 use super::args::Run;
+use hukilau::core::transport::system_text;
 use hukilau::{Error, Options, Runtime, Stop};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -43,7 +44,12 @@ pub(crate) fn read_stdin() -> Result<Vec<u8>, Error> {
     std::io::stdin()
         .lock()
         .read_to_end(&mut source)
-        .map_err(|error| Error::Unreadable(format!("cannot read standard input: {error}")))?;
+        .map_err(|error| {
+            Error::Unreadable(format!(
+                "cannot read standard input: {}",
+                system_text(&error)
+            ))
+        })?;
     Ok(source)
 }
 

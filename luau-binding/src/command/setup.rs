@@ -14,6 +14,7 @@
 //! Not here: how the text of `.luaurc` is edited (`luaurc.rs`).
 
 use super::luaurc;
+use hukilau::core::transport::system_text;
 use hukilau::{DEFINITION_FILES, DIALECT_TYPE_MODULES, Error, TYPE_MODULES};
 use std::path::{Path, PathBuf};
 
@@ -153,9 +154,17 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {
-    Error::Unreadable(format!("cannot read {}: {error}", path.display()))
+    Error::Unreadable(format!(
+        "cannot read {}: {}",
+        path.display(),
+        system_text(error)
+    ))
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Error {
-    Error::Unreadable(format!("cannot write {}: {error}", path.display()))
+    Error::Unreadable(format!(
+        "cannot write {}: {}",
+        path.display(),
+        system_text(error)
+    ))
 }

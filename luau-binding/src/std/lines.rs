@@ -15,6 +15,7 @@ use crate::runtime::Worker;
 use crate::scheduler::{self, WaitKey};
 use crate::vm::{Outcome, Returns, Stack};
 use hukilau_core::reactor::mailbox::Remote;
+use hukilau_core::transport::system_text;
 use std::collections::VecDeque;
 use std::io::{BufRead, Read};
 use std::sync::mpsc::{self, Sender};
@@ -144,7 +145,10 @@ fn ask(ask: Ask) {
                 }
             });
             if let Err(error) = spawned {
-                let message = format!("stdio.readLine: no thread can be started: {error}");
+                let message = format!(
+                    "stdio.readLine: no thread can be started: {}",
+                    system_text(&error)
+                );
                 return ask.answer(Err(message));
             }
             *reader = Some(sender.clone());
@@ -166,7 +170,7 @@ impl Ask {
 
 /// The next line of `input`, of at most `max` bytes; what is too long is skipped to its end.
 fn read(input: &mut impl BufRead, max: usize) -> Answer {
-    let fault = |error: std::io::Error| format!("stdio.readLine: {error}");
+    let fault = |error: std::io::Error| format!("stdio.readLine: {}", system_text(&error));
     let mut line = Vec::new();
     // Room for the line's end, which does not count.
     let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(2);

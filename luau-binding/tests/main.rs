@@ -36,5 +36,6 @@ mod tools;
 mod topics;
 mod types;
 mod websocket;
+mod winhttp;
 mod workers;
 mod zune;

@@ -14,7 +14,7 @@ const SYSTEMS: &[(&str, &[&str])] = &[
     ("lune", &["lune.rs"]),
     ("lute", &["lute.rs", "../../tests/tls/system.rs"]),
     ("zune", &["zune.rs"]),
-    ("winhttp", &[]),
+    ("winhttp", &["winhttp.rs"]),
 ];
 
 /// What stands before the name of a test.

@@ -22,7 +22,7 @@ local net = setmetatable({
     request = keep(response),
     serve = keep(setmetatable({ port = 1, address = "127.0.0.1" }, { __index = quiet })),
     websocket = keep(setmetatable({}, { __index = quiet })),
-    connect = keep(setmetatable({}, { __index = quiet })),
+    connect = keep(setmetatable({ setTtl = function(_, ttl) asked.ttl = ttl end }, { __index = quiet })),
     statusText = function() return "OK" end,
 }, { __index = quiet })
 local surface = setmetatable({
@@ -54,7 +54,8 @@ fn file(path: &str) -> Option<String> {
         .or_else(|| {
             path.strip_prefix("@lune/")
                 .map(|name| format!("lune/{name}"))
-        })?;
+        })
+        .or_else(|| (path == "@huki/winhttp").then(|| "winhttp/net".to_owned()))?;
     let folder = env!("CARGO_MANIFEST_DIR");
     Some(format!("{folder}/src/surface/{name}.luau"))
 }

@@ -1,0 +1,41 @@
+//! What the Net API's surface asks of the native module that no program can wait for. Its programs are in
+//! `tests/luau/winhttp`.
+
+use crate::stub;
+
+/// The connect timeout and the one of each step of an answer that `call` asks for, in seconds. In a coroutine: elsewhere
+/// the event loop would turn, and there is none.
+#[track_caller]
+fn timeouts(call: &str) -> Vec<f64> {
+    stub::values(&format!(
+        "local api = require('@huki/winhttp')
+        coroutine.wrap(function() api.{call} end)()
+        return asked.options.connectTimeout, asked.options.timeout"
+    ))
+}
+
+#[test]
+fn rows_027_028_and_096_each_phase_has_the_time_that_is_given() {
+    for call in [
+        "net_http_get('http://localhost', 1500)",
+        "net_http_post('http://localhost', 'a/b', 'x', 1500)",
+        "ws_connect('ws://localhost', 1500)",
+    ] {
+        // Sending and receiving are two of the phases.
+        assert_eq!(timeouts(call), [1.5, 3.0], "{call}");
+    }
+}
+
+#[test]
+fn rows_027_028_and_096_nothing_zero_and_less_are_the_defaults() {
+    for millis in ["nil", "0", "-5", "0/0"] {
+        for call in [
+            format!("net_http_get('http://localhost', {millis})"),
+            format!("net_http_post('http://localhost', 'a/b', 'x', {millis})"),
+            format!("ws_connect('ws://localhost', {millis})"),
+        ] {
+            // Sending and receiving, and the wait for the first byte.
+            assert_eq!(timeouts(&call), [60.0, 90.0], "{call}");
+        }
+    }
+}

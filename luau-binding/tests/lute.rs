@@ -464,3 +464,22 @@ fn row_086_a_websocket_may_be_silent_for_two_minutes() {
     );
     assert_eq!(asked, [120.0, 16.0 * 1024.0 * 1024.0]);
 }
+
+#[test]
+fn rows_039_and_042_without_a_place_it_is_127_0_0_1_and_3000() {
+    let asked = stub::values(
+        "local server = require('@lute/net/server').serve(print)
+        local options = asked.options
+        return options.port, if options.address == '127.0.0.1' then 1 else 0",
+    );
+    assert_eq!(asked, [3000.0, 1.0]);
+}
+
+#[test]
+fn row_023_twenty_redirects_are_followed_and_bodies_have_no_bound_of_the_clients() {
+    let asked = stub::values(
+        "require('@lute/net/client').request('localhost')
+        return asked.options.redirects, asked.options.maxBodyBytes",
+    );
+    assert_eq!(asked, [20.0, f64::INFINITY]);
+}

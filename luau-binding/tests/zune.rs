@@ -334,3 +334,67 @@ fn row_028_connecting_has_the_time_of_the_whole() {
         [60.0, 60.0, endless, endless, 50.0, 50.0, 30.0, 30.0]
     );
 }
+
+#[test]
+fn row_044_the_backlog_goes_to_the_system() {
+    let asked = stub::values(
+        "local serve = require('@huki/surface/zune/serve')
+        serve({ port = 0, request = print, backlog = 7 })
+        local given = asked.options.backlog
+        serve({ port = 0, request = print })
+        return given, asked.options.backlog",
+    );
+    assert_eq!(asked, [7.0, 128.0]);
+}
+
+#[test]
+fn row_085_a_message_may_have_a_gibibyte_on_either_side_of_both_generations() {
+    let asked = stub::values(
+        "local function of(path, ...)
+            local found = require(path)
+            local call = if type(found) == 'table' then found.open else found
+            call(...)
+            return (asked.options.websocket or asked.options).maxMessageBytes
+        end
+        local handlers = { message = print }
+        return of('@huki/surface/zune/serve', { port = 0, request = print, websocket = handlers }),
+            of('@huki/surface/zune/seed_serve', { port = 0, request = print, websocket = handlers }),
+            of('@huki/surface/zune/websocket', 'ws://localhost', {}),
+            of('@huki/surface/zune/seed_socket', 'ws://localhost')",
+    );
+    assert_eq!(asked, [f64::from(1 << 30); 4]);
+}
+
+#[test]
+fn rows_027_029_062_064_and_065_limits_have_the_defaults_of_zune() {
+    let asked = stub::values(
+        "require('@huki/surface/zune/request')('http://localhost')
+        local one = asked.options
+        require('@huki/surface/zune/websocket').open('ws://localhost', {})
+        local two = asked.options
+        require('@huki/surface/zune/seed_request')('http://localhost')
+        local three = asked.options
+        require('@huki/surface/zune/serve')({ port = 0, request = print })
+        local four = asked.options.limits
+        return one.timeout, one.maxBodyBytes, two.timeout, three.timeout, three.maxBodyBytes, three.redirects,
+            four.bodyBytes, four.headers, four.headTimeout, four.bodyTimeout, four.idleTimeout, four.connections",
+    );
+    let mib = f64::from(1 << 20);
+    assert_eq!(
+        asked,
+        [
+            30.0,
+            mib,
+            30.0,
+            30.0,
+            2.0 * mib,
+            3.0,
+            mib,
+            100.0,
+            10.0,
+            10.0,
+            10.0,
+            1024.0
+        ]
+    );
+}

@@ -296,6 +296,36 @@ fn an_open_handler_that_never_returns_holds_nothing_up() {
 }
 
 #[test]
+fn messages_that_waited_for_their_handlers_are_not_told_of_once_the_script_has_closed() {
+    // So many handlers of one connection run at once; the other messages wait until one returns.
+    let server = serve(
+        "local count, isClosed = 0, false
+        local websocket = { message = function(ws)
+            count += 1
+            if count == 256 then
+                ws:close()
+                isClosed = true
+            end
+            while not isClosed do task.wait() end
+        end }",
+        "{ port = 0, websocket = websocket, handler = function(request, server)
+            if request.path == '/count' then return tostring(count) end
+            server:upgrade(request)
+        end }",
+    );
+    let mut client = Client::open(&server, "/", "");
+    for _ in 0..300 {
+        client.text("go");
+    }
+    assert_eq!(client.receive(), Frame::close(1000, ""));
+    client.send(8, b"\x03\xe8");
+    for _ in 0..10 {
+        assert_eq!(server.get("/count").1, "256");
+    }
+    assert_eq!(server.stop(), "");
+}
+
+#[test]
 fn row_069_close_is_true_once_and_cuts_everything() {
     let mut served = serve(
         "local server_",

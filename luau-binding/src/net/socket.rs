@@ -25,7 +25,7 @@
 mod members;
 
 pub(super) use members::this;
-pub(crate) use members::{install, try_send};
+pub(crate) use members::{install, send_by, try_send};
 
 use super::guards::{self, Meter};
 use super::server::ServerState;
@@ -33,7 +33,7 @@ use crate::bridge::{Callback, Purpose};
 use crate::runtime::Worker;
 use crate::scheduler::{self, WaitKey};
 use crate::vm::object::{Object, Tag};
-use crate::vm::{Pin, Stack};
+use crate::vm::{Pin, Raise, Stack};
 use hukilau_core::reactor::conns::ConnKey;
 use hukilau_core::transport::KeptPeer;
 use hukilau_core::ws::{MessageKind, close_code};
@@ -72,6 +72,9 @@ impl Slot {
         usize::from(self as u8)
     }
 }
+
+/// Among the slots that have been set: no callback is to hear of messages any more.
+const MUTED: u8 = 1 << 7;
 
 /// Something a script is to hear of.
 #[derive(Debug)]
@@ -472,6 +475,9 @@ fn call(
         socket.is_opened.set(true);
         return;
     }
+    if slot == Slot::Message && socket.slots.get() & MUTED != 0 {
+        return;
+    }
     let callback = match slot {
         Slot::Message => Callback::Message,
         Slot::Open => Callback::Open,
@@ -505,6 +511,26 @@ pub(crate) fn callback_ended(worker: &Worker, socket: &Rc<SocketState>) {
 /// The connection of the socket at `index`, if it is one.
 pub(crate) fn conn_at(stack: &Stack<'_>, index: i32) -> Option<ConnKey> {
     stack.object::<Socket>(index).map(|socket| socket.0.conn)
+}
+
+/// From here on the callbacks of the socket at `index` get the value at `face` in its place, which has to
+/// keep it alive. For sockets of servers that bind no callbacks of their own.
+pub(crate) fn stand_in(stack: &mut Stack<'_>, index: i32, face: i32) -> Result<(), Raise> {
+    let socket = (stack.object::<Socket>(index)).map(|socket| Rc::clone(&socket.0));
+    let released = stack.worker()?.root.released();
+    if let Some(socket) = socket
+        && socket.object.take().is_some()
+    {
+        socket.object.set(Some(stack.pin(face, released)));
+    }
+    Ok(())
+}
+
+/// From here on no callback hears of messages of the socket at `index`.
+pub(crate) fn mute(stack: &Stack<'_>, index: i32) {
+    if let Some(Socket(socket)) = stack.object::<Socket>(index) {
+        socket.slots.set(socket.slots.get() | MUTED);
+    }
 }
 
 /// Pushes the userdata; nil once the close event has been dispatched.

@@ -15,10 +15,13 @@
 //! | `newtype(name, metamethods)` | a type of userdata: `typeof` is `name` |
 //! | `wrap(type, state, socket?)` | a value of it; when it is collected, the native socket closes |
 //! | `unwrap(type, value)` | the state of a value; nil if it is none of that type |
+//! | `stand(value, socket)` | the socket's callbacks get the value in its place, and `sendBy` knows it |
+//! | `sendBy(value, data, binary?)` | sends by a value that stands for a socket: the bytes if there is room for more; false, and `dropped`; nil and why |
+//! | `mute(socket)` | its `message` callback hears of no more messages |
 //! | `send(socket, data, binary?)` | what `socket:send` does; nil and why where that raises, `closed` if it has closed |
 //! | `failed()` | a test has failed: the process ends with status 1 |
 //! | `plain(server, rules)` | its `request` gets and gives plain values, see `net/plain.rs` |
-//! | `closer(socket)` | a value that closes the native socket when it is collected |
+//! | `closer(socket)` | a value that closes the native socket when it is collected; `sendBy` knows it |
 //! | `decompress(bytes, coding)` | decoded bytes; nil for an unknown coding; nil and a text if corrupt |
 //! | `readFile` and the like | see `files.rs` |
 //! | `children()` | functions for VMs on threads of their own, see `children.rs` |
@@ -33,6 +36,8 @@ use crate::value::bad_argument;
 use crate::vm::object::{Metatable, Object, Tag};
 use crate::vm::{self, Kind, Outcome, Raise, Returns, Stack};
 use hukilau_core::client::decode::{DecodeError, Decoder};
+use hukilau_core::reactor::conns::ConnKey;
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::rc::Rc;
 
@@ -40,11 +45,22 @@ use std::rc::Rc;
 const DECODED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Userdata of a dialect's type. Its state lies in a metatable of its own, so cycles are no leak.
-struct Wrapped(
+struct Wrapped {
     /// Kept to be dropped with the userdata.
     #[expect(dead_code, reason = "its drop is what it is for")]
-    Option<Closes>,
-);
+    closes: Option<Closes>,
+    /// The socket that it stands for.
+    conn: Cell<Option<ConnKey>>,
+}
+
+impl Wrapped {
+    fn new(closes: Option<Closes>) -> Self {
+        Self {
+            closes,
+            conn: Cell::new(None),
+        }
+    }
+}
 
 impl Object for Wrapped {
     const TAG: Tag = Tag::Wrapped;
@@ -83,6 +99,9 @@ pub(super) fn module(
         "send",
         vm::function(lua, worker, c"send", socket::try_send)?,
     )?;
+    set("stand", vm::function(lua, worker, c"stand", stand)?)?;
+    set("sendBy", vm::function(lua, worker, c"sendBy", send_by)?)?;
+    set("mute", vm::function(lua, worker, c"mute", mute)?)?;
     set("failed", vm::function(lua, worker, c"failed", failed)?)?;
     set(
         "readFile",
@@ -201,7 +220,7 @@ fn wrap(stack: &mut Stack<'_>) -> Outcome {
             Some(stack.worker()?.surface.lost.closes(conn))
         }
     };
-    stack.push_object(Wrapped(closes));
+    stack.push_object(Wrapped::new(closes));
     stack.set_own_metatable(4, 1, 2);
     Ok(Returns::Values(1))
 }
@@ -210,8 +229,39 @@ fn closer(stack: &mut Stack<'_>) -> Outcome {
     let conn = socket::conn_at(stack, 1)
         .ok_or_else(|| bad_argument(stack, "surface.closer", 1, "a socket"))?;
     let closes = stack.worker()?.surface.lost.closes(conn);
-    stack.push_object(Wrapped(Some(closes)));
+    let closer = Wrapped::new(Some(closes));
+    closer.conn.set(Some(conn));
+    stack.push_object(closer);
     Ok(Returns::Values(1))
+}
+
+fn stand(stack: &mut Stack<'_>) -> Outcome {
+    let conn = socket::conn_at(stack, 2)
+        .ok_or_else(|| bad_argument(stack, "surface.stand", 2, "a socket"))?;
+    let value = stack.object::<Wrapped>(1);
+    let value = value.ok_or_else(|| bad_argument(stack, "surface.stand", 1, "a value of ours"))?;
+    value.conn.set(Some(conn));
+    socket::stand_in(stack, 2, 1)?;
+    Ok(Returns::Values(0))
+}
+
+fn send_by(stack: &mut Stack<'_>) -> Outcome {
+    match stack
+        .object::<Wrapped>(1)
+        .and_then(|value| value.conn.get())
+    {
+        Some(conn) => socket::send_by(stack, conn),
+        None => {
+            stack.push_nil();
+            stack.push_string("no socket");
+            Ok(Returns::Values(2))
+        }
+    }
+}
+
+fn mute(stack: &mut Stack<'_>) -> Outcome {
+    socket::mute(stack, 1);
+    Ok(Returns::Values(0))
 }
 
 /// `decompress(bytes, coding)`, with the codings that `net.request` undoes.

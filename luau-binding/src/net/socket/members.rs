@@ -17,8 +17,9 @@ use crate::vm::atom::Atom;
 use crate::vm::object::{Metatable, Object, Tag};
 use crate::vm::{Kind, Outcome, Raise, Returns, Stack};
 use hukilau_core::conn::{Misuse, Pressure};
+use hukilau_core::reactor::conns::ConnKey;
 use hukilau_core::transport::{KeptPeer, Peer};
-use hukilau_core::ws::close_code;
+use hukilau_core::ws::{MessageKind, close_code};
 use std::rc::Rc;
 
 /// Installs the metatable and the methods.
@@ -199,15 +200,46 @@ fn send(stack: &mut Stack<'_>) -> Outcome {
 pub(crate) fn try_send(stack: &mut Stack<'_>) -> Outcome {
     match attempt(stack)? {
         Ok(pressure) => Ok(push_pressure(stack, pressure)),
-        Err(misuse) => {
-            stack.push_nil();
-            match misuse {
-                Misuse::Gone | Misuse::Closing => stack.push_string("closed"),
-                other => stack.push_string(refused("send", other).0.as_ref()),
-            }
-            Ok(Returns::Values(2))
-        }
+        Err(misuse) => Ok(push_refused(stack, misuse)),
     }
+}
+
+/// The same of the connection `conn`, for a surface whose own value is at 1: the bytes of a message that
+/// there was room for; nil and `type` if the argument is neither a string nor a buffer.
+pub(crate) fn send_by(stack: &mut Stack<'_>, conn: ConnKey) -> Outcome {
+    let is_text = stack.kind(2) == Kind::String;
+    let Some(payload) = stack.bytes(2) else {
+        stack.push_nil();
+        stack.push_string("type");
+        return Ok(Returns::Values(2));
+    };
+    let kind = match stack.boolean(3).unwrap_or(!is_text) {
+        true => MessageKind::Binary,
+        false => MessageKind::Text,
+    };
+    let len = payload.len();
+    let sent = stack
+        .worker()?
+        .reactor
+        .borrow_mut()
+        .send(conn, kind, payload);
+    match sent {
+        Ok(Pressure::Low) => {
+            stack.push_number(len as f64);
+            Ok(Returns::Values(1))
+        }
+        Ok(pressure) => Ok(push_pressure(stack, pressure)),
+        Err(misuse) => Ok(push_refused(stack, misuse)),
+    }
+}
+
+fn push_refused(stack: &mut Stack<'_>, misuse: Misuse) -> Returns {
+    stack.push_nil();
+    match misuse {
+        Misuse::Gone | Misuse::Closing => stack.push_string("closed"),
+        other => stack.push_string(refused("send", other).0.as_ref()),
+    }
+    Returns::Values(2)
 }
 
 fn attempt(stack: &Stack<'_>) -> Result<Result<Pressure, Misuse>, Raise> {

@@ -264,6 +264,31 @@ fn keep_alive_requests_allocate_nothing_once_warm() {
 }
 
 #[test]
+fn connections_that_ask_at_once_take_a_slot_and_a_small_buffer_each() {
+    const CLIENTS: u32 = 100;
+    // A slot, in a table that has doubled, and 2 KiB for the answer, which wait for the end of the turn.
+    const BYTES_MAX: usize = CLIENTS as usize * 3 * 1024;
+    let mut server = Server::new();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut stream =
+                TcpStream::connect(("127.0.0.1", server.port)).expect("the server listens");
+            let ask = b"GET /hello HTTP/1.1\r\nHost: a.test\r\n\r\n";
+            stream.write_all(ask).expect("the system has room");
+            stream
+        })
+        .collect();
+    let serve = || {
+        while server.served < CLIENTS {
+            server.turn();
+        }
+    };
+    let ((), most) = peak_bytes(serve);
+    assert!(most < BYTES_MAX, "{most} for {CLIENTS}");
+    drop(clients);
+}
+
+#[test]
 fn collected_bodies_allocate_nothing_once_warm() {
     let server = Server::new();
     let mut ask =

@@ -54,9 +54,10 @@ impl Span {
     }
 }
 
-/// The size classes. Most responses fit the first, most messages the second; the third takes 64 KiB
-/// together with the head or frame header before them.
-const CLASS_BYTES: [usize; 3] = [4 * 1024, 16 * 1024, 64 * 1024 + 256];
+/// The size classes. Most responses fit the first, sixteen short ones together too, and a turn may hold
+/// one for each connection that it reads, which then stay; most messages fit the third, and the fourth takes
+/// 64 KiB together with the head or frame header before them.
+const CLASS_BYTES: [usize; 4] = [2 * 1024, 4 * 1024, 16 * 1024, 64 * 1024 + 256];
 
 /// Bytes of unused buffers kept in each class, for the next burst.
 const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -191,7 +192,7 @@ impl Drop for PooledBuf {
 }
 
 /// Bytes at or above which an append starts a chunk of its own instead of growing the tail.
-const TAIL_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const TAIL_BYTES_MAX: usize = 16 * 1024;
 
 /// Part of what waits to be sent, before the tail.
 #[derive(Debug)]
@@ -415,7 +416,7 @@ mod tests {
         let address = first.as_ptr();
         assert_eq!(pool.taken(), 1);
         drop(first);
-        assert_eq!((pool.taken(), pool.take(4096).as_ptr()), (0, address));
+        assert_eq!((pool.taken(), pool.take(2048).as_ptr()), (0, address));
     }
 
     #[test]

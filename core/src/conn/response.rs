@@ -13,7 +13,7 @@
 use super::Misuse;
 use super::last_head::LastHead;
 use super::pipeline::{Answer, Asked};
-use crate::buffer::SendBuffer;
+use crate::buffer::{SendBuffer, TAIL_BYTES_MAX};
 use crate::http1::{token, write};
 use core::cell::{Cell, RefCell};
 
@@ -260,13 +260,19 @@ pub(super) fn write_head(
     date: &SharedDate,
 ) {
     let fields = head.fields;
-    // One reservation for all of it: a small answer is one piece of memory.
+    // One reservation for all of it, body and all: an answer that is not long is one piece of memory.
     let field_bytes: usize = response
         .fields
         .iter()
         .map(|(name, value)| name.len() + value.len() + 4)
         .sum();
-    let tail = out.tail(HEAD_BYTES + field_bytes);
+    let head_bytes = HEAD_BYTES + field_bytes;
+    let all_bytes = head_bytes + response.body.len();
+    let tail = out.tail(if all_bytes <= TAIL_BYTES_MAX {
+        all_bytes
+    } else {
+        head_bytes
+    });
     match head.reason {
         None if fields.is_known => tail.extend_from_slice(date.last_head.borrow().bytes()),
         reason => write_beginning(tail, response, reason, fields, date),

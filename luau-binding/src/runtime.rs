@@ -21,7 +21,7 @@
 //! Not here: what scripts find when they start (`runtime/install.rs`), what completions mean (`bridge.rs`),
 //! arguments and signals (`main.rs`).
 
-mod install;
+pub(crate) mod install;
 pub(crate) mod nested;
 mod rest;
 

@@ -24,6 +24,7 @@ pub(crate) mod lost;
 
 use crate::check::{Scan, Token};
 use crate::require;
+use crate::runtime::install::untranslated;
 use crate::runtime::{Options, Worker};
 use crate::vm;
 use std::cell::Cell;
@@ -353,7 +354,9 @@ fn make(lua: &mlua::Lua, options: &Options) -> mlua::Result<(mlua::Function, mlu
         return Ok((made.raw_get(1)?, made.raw_get(2)?));
     }
     let modules: mlua::Table = lua.named_registry_value(REGISTERED)?;
-    let compile = lua.create_function(compile)?;
+    let codegen = options.codegen;
+    let compile =
+        lua.create_function(move |lua, asked| untranslated(lua, codegen, || compile(lua, asked)))?;
     let parts = lua.create_table()?;
     let helpers = helpers::module(lua, &worker(lua)?, options)?;
     parts.raw_set("@huki/surface", helpers)?;

@@ -51,6 +51,31 @@ fn the_program_needs_no_cpp_library_where_the_compiler_has_a_static_one() {
     }
 }
 
+/// Machine code made at run time lies in executable memory that no file is behind: a page of it there
+/// is always, by which the VM would enter the rest.
+#[test]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn scripts_run_as_native_code_unless_that_is_turned_off() {
+    let source = "local server = net.serve({ port = 0, request = function(request) return request.path end })";
+    let [native, bytecode] = [&[][..], &["--no-codegen"]].map(|options| {
+        let served = Served::start_with(options, source);
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", served.id()));
+        let maps = maps.expect("the process runs");
+        // Range, rights, offset, device, inode, and a name if there is one.
+        let made = maps.lines().filter_map(|line| {
+            let parts: Vec<_> = line.split_whitespace().collect();
+            let [range, "r-xp", _, _, _] = parts[..] else {
+                return None;
+            };
+            let (start, end) = range.split_once('-')?;
+            let [start, end] = [start, end].map(|at| u64::from_str_radix(at, 16));
+            Some(end.ok()? - start.ok()?)
+        });
+        made.sum::<u64>()
+    });
+    assert!(native > bytecode, "{native} and {bytecode} bytes");
+}
+
 #[test]
 fn help_goes_to_standard_output_and_wrong_use_to_standard_error() {
     let help = finish(&["--help"]);

@@ -102,6 +102,11 @@ impl Served {
         }
     }
 
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// The next line the script prints.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();

@@ -15,12 +15,25 @@ use crate::vm;
 use crate::{net, surface};
 use std::rc::Rc;
 
+/// Runs `load`, which loads Luau of our own: that is bytecode, as it is mostly calls, and translating it
+/// would take longer than a start may. What scripts bring is translated if `codegen` says so.
+pub(crate) fn untranslated<R>(lua: &mlua::Lua, codegen: bool, load: impl FnOnce() -> R) -> R {
+    lua.enable_jit(false);
+    let loaded = load();
+    lua.enable_jit(codegen);
+    loaded
+}
+
 /// Registers modules and globals, and closes the sandbox.
 pub(super) fn install(
     lua: &mlua::Lua,
     worker: &Rc<Worker>,
     options: &Options,
 ) -> Result<(), Error> {
+    untranslated(lua, options.codegen, || register(lua, worker, options))
+}
+
+fn register(lua: &mlua::Lua, worker: &Rc<Worker>, options: &Options) -> Result<(), Error> {
     // Level 2 would inline functions, and tracebacks would not show them.
     let compiler = mlua::chunk::Compiler::new()
         .set_optimization_level(1)
@@ -28,8 +41,6 @@ pub(super) fn install(
     lua.set_compiler(compiler);
     // Hardly anything that is made here becomes garbage: to look for some would be in vain.
     lua.gc_stop();
-    // What is loaded below runs once: translating it would take longer than running it.
-    lua.enable_jit(false);
     let globals = lua.globals();
     globals.raw_set("loadstring", mlua::Nil)?;
     let requirer = Requirer::running(options.loaded.clone());

@@ -175,6 +175,27 @@ fn who_catches_the_lack_of_memory_has_it_again_at_once() {
 }
 
 #[test]
+fn what_a_script_has_let_go_of_is_collected_before_a_function_is_refused() {
+    let output = run_with(
+        &["--memory", "16", "--budget", "0"],
+        "local net = require('@huki/net')
+        for n = 1, 3 do
+            -- Larger than all that may be had, and garbage at once.
+            assert(#net.urlEncode(string.rep('\\1', 6000000)) == 18000000)
+            assert(net.jsonEncode({ n }) == `[{n}]`)
+        end
+        print('done')",
+    );
+    assert_eq!(
+        (
+            String::from_utf8_lossy(&output.stdout).as_ref(),
+            String::from_utf8_lossy(&output.stderr).as_ref()
+        ),
+        ("done\n", "")
+    );
+}
+
+#[test]
 fn the_garbage_of_many_requests_is_no_reason_to_refuse_one() {
     let server = Served::start_with(
         &["--memory", "16"],

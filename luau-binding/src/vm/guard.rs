@@ -140,8 +140,9 @@ impl Guard {
     /// At a safepoint: the collection that is due, if one is.
     fn collect_if_due(&self) {
         if self.is_collection_due.replace(false) {
+            // The collector makes its own tables anew, and is never refused what that takes.
+            let _relaxed = self.relax();
             self.collect();
-            self.enforce(self.is_enforced.get());
         }
     }
 
@@ -266,6 +267,9 @@ impl Guard {
 
     /// Whether the VM has more than it may, and a sixteenth more: so much is left for what frees
     /// memory after script code has come to the limit.
+    ///
+    /// What is garbage does not count: it is collected first, if there may be enough of it. A function that a script calls
+    /// may make what is larger than the limit, and the script let go of it.
     #[inline]
     pub(crate) fn is_over(&self) -> bool {
         self.memory_max != 0 && self.is_above(self.memory_max / 16 * 17)
@@ -273,6 +277,13 @@ impl Guard {
 
     #[cold]
     fn is_above(&self, bytes: usize) -> bool {
+        let used = self.used();
+        if used <= bytes {
+            return false;
+        }
+        if used > self.collected_to.get() + self.memory_max / 8 || self.may_collect() {
+            self.collect();
+        }
         self.used() > bytes
     }
 
@@ -311,8 +322,8 @@ impl Guard {
 
     fn collect(&self) {
         let start = super::clock();
-        // SAFETY: the VM is alive and between two instructions of a script; a collection runs no
-        // script code.
+        // SAFETY: the VM is alive and between two instructions of a script, or at the beginning of
+        // a function of ours; a collection runs no script code.
         unsafe { ffi::lua_gc(self.state.as_ptr(), ffi::LUA_GCCOLLECT, 0) };
         let end = super::clock();
         self.collector.add(end - start);

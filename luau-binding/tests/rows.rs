@@ -153,6 +153,7 @@ const PROGRAMS: &[(&str, &[&str])] = &[
             "lune/program_polling",
             "lute/program_polling",
             "zune/program_polling",
+            "zune/program_seed_polling",
             "winhttp/program_per_frame",
         ],
     ),

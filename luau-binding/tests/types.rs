@@ -1,6 +1,7 @@
 //! The type modules are the documentation: they must say what there is.
 
 use crate::support::{Client, Served, run};
+use std::path::Path;
 
 /// The names a module has, one a line, sorted.
 fn names(expression: &str) -> String {
@@ -239,7 +240,8 @@ fn every_name_of_the_global_zune_is_declared() {
     let declared = include_str!("../types/zune/zune.d.luau");
     let (_, table) = declared.split_once("declare zune: {\n").expect("declared");
     let (mut path, mut names) = (Vec::new(), Vec::new());
-    for line in table.lines() {
+    let uncommented = |line: &&str| !line.trim_start().starts_with("--");
+    for line in table.lines().filter(uncommented) {
         let depth = line.chars().take_while(|c| *c == '\t').count();
         let Some((name, _)) = line.trim_start().split_once(':') else {
             continue;
@@ -253,4 +255,108 @@ fn every_name_of_the_global_zune_is_declared() {
     real.sort_unstable();
     names.sort_unstable();
     assert_eq!(names, real);
+}
+
+/// What Zune's functions read of their options: the surface's file, the file of types, and the type.
+const ZUNE_OPTIONS: &[(&str, &str, &str)] = &[
+    (
+        include_str!("../src/surface/zune/serve.luau"),
+        include_str!("../types/zune/zune.d.luau"),
+        "HttpServeOptions",
+    ),
+    (
+        include_str!("../src/surface/zune/request.luau"),
+        include_str!("../types/zune/zune.d.luau"),
+        "HttpRequestOptions",
+    ),
+    (
+        include_str!("../src/surface/zune/websocket.luau"),
+        include_str!("../types/zune/zune.d.luau"),
+        "HttpWebSocketOptions",
+    ),
+    (
+        include_str!("../src/surface/zune/seed_serve.luau"),
+        include_str!("../types/zune/net.luau"),
+        "ServeOptions",
+    ),
+    (
+        include_str!("../src/surface/zune/seed_request.luau"),
+        include_str!("../types/zune/net.luau"),
+        "RequestOptions",
+    ),
+];
+
+/// The identifiers behind each `before` in `source`.
+fn behind<'s>(source: &'s str, before: &'s str) -> impl Iterator<Item = &'s str> {
+    source.split(before).skip(1).map(|rest| {
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+        &rest[..end.unwrap_or(rest.len())]
+    })
+}
+
+#[test]
+fn every_option_that_zune_s_functions_read_is_documented_and_no_other() {
+    for (surface, types, name) in ZUNE_OPTIONS {
+        let mut read: Vec<&str> = behind(surface, "(given, \"")
+            .chain(behind(surface, "given."))
+            .collect();
+        read.sort_unstable();
+        read.dedup();
+        let declared = format!("export type {name} = {{");
+        let (_, body) = types.split_once(&declared).expect("the type is there");
+        let (body, _) = body.split_once("\n}").expect("the type ends");
+        let mut documented: Vec<&str> = behind(body, "\n\t")
+            .filter(|name| !name.is_empty())
+            .collect();
+        documented.sort_unstable();
+        assert_eq!(documented, read, "{name}");
+    }
+}
+
+#[test]
+fn every_export_of_lute_and_zune_has_a_comment() {
+    let types = Path::new(env!("CARGO_MANIFEST_DIR")).join("types");
+    let mut count = 0;
+    for folder in ["batteries", "lute", "lute/net", "std", "zune"] {
+        for entry in std::fs::read_dir(types.join(folder)).expect("the folder is there") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                continue;
+            }
+            let source = std::fs::read_to_string(&path).expect("UTF-8");
+            let mut before = "";
+            let mut is_in_table = false;
+            for line in source.lines() {
+                is_in_table = is_in_table || line == "declare zune: {";
+                if is_export(line, is_in_table) {
+                    count += 1;
+                    let is_told = before.trim_start().starts_with("--");
+                    assert!(is_told, "{}: {line}", path.display());
+                }
+                before = line;
+            }
+        }
+    }
+    assert!(count > 150, "{count} exports were found");
+}
+
+/// Whether a line of a file of types declares something that scripts can name; `is_in_table`: within the global `zune`.
+fn is_export(line: &str, is_in_table: bool) -> bool {
+    let begins = ["export type ", "function ", "declare ", "\tfunction "];
+    if begins.iter().any(|begin| line.starts_with(begin)) {
+        return true;
+    }
+    let is_name =
+        |text: &str| !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_');
+    if is_in_table {
+        return line
+            .trim_start()
+            .split_once(": ")
+            .is_some_and(|(name, _)| is_name(name));
+    }
+    // `module.name = `
+    let assigned = line
+        .split_once(" = ")
+        .and_then(|(left, _)| left.split_once('.'));
+    assigned.is_some_and(|(module, name)| is_name(module) && is_name(name))
 }

@@ -205,15 +205,67 @@ fn every_documented_member_of_an_object_can_be_read() {
     drop(client);
 }
 
+/// Whether a name may have the character.
+fn is_of_a_name(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
+}
+
+/// The names in a source that stand behind `before`, sorted, each once.
+pub(crate) fn names_behind<'s>(source: &'s str, before: &str) -> Vec<&'s str> {
+    let mut names: Vec<&str> = (source.split(before).skip(1))
+        .filter_map(|rest| rest.split(|character| !is_of_a_name(character)).next())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// What a script prints: lists of names by the name of their type, as in `Type: one two`.
+#[track_caller]
+pub(crate) fn printed(source: &str) -> Vec<(String, Vec<String>)> {
+    let output = run(source, &[]);
+    assert!(output.status.success(), "{output:?}");
+    let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+    let lines = stdout.lines().filter_map(|line| line.split_once(": "));
+    let words = |list: &str| list.split_whitespace().map(str::to_owned).collect();
+    lines
+        .map(|(name, list)| (name.to_owned(), words(list)))
+        .collect()
+}
+
+#[test]
+fn every_type_function_and_field_of_lune_and_the_net_api_has_a_comment() {
+    let modules = hukilau::DIALECT_TYPE_MODULES.iter();
+    let ours = modules.filter(|(name, _)| name.starts_with("@lune/") || *name == "@huki/winhttp");
+    let globals = include_str!("../types/winhttp/globals.d.luau");
+    for (name, source) in ours.chain([&("the Net API's globals", globals)]) {
+        let (mut before, mut is_inside) = ("", false);
+        for line in source.lines() {
+            is_inside = line.starts_with("export type ") || (is_inside && line != "}");
+            let is_field = is_inside
+                && line.strip_prefix('\t').is_some_and(|field| {
+                    let name = field.split(':').next().unwrap_or_default();
+                    !name.is_empty() && field.contains(':') && name.chars().all(is_of_a_name)
+                });
+            let is_export = ["export type ", "function ", "\tfunction ", "declare "]
+                .iter()
+                .any(|begins| line.starts_with(begins));
+            let is_told = before.trim_start().starts_with("---");
+            assert!(is_told || !(is_field || is_export), "{name}: {line}");
+            before = line;
+        }
+    }
+}
+
 /// The fields of a type, sorted.
-fn fields<'s>(source: &'s str, name: &str) -> Vec<&'s str> {
+pub(crate) fn fields<'s>(source: &'s str, name: &str) -> Vec<&'s str> {
     let declared = format!("export type {name} = {{");
     let (_, behind) = source.split_once(&declared).expect("the type is there");
     let (body, _) = behind.split_once("\n}").expect("the type ends");
     let mut fields: Vec<&str> = body
         .lines()
         .filter_map(|line| Some(line.strip_prefix('\t')?.split_once(':')?.0))
-        .filter(|name| !name.is_empty() && name.chars().all(char::is_alphanumeric))
+        .filter(|name| !name.is_empty() && name.chars().all(is_of_a_name))
         .collect();
     fields.sort_unstable();
     fields

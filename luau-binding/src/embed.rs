@@ -26,13 +26,19 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a call is resumed with, made on the runtime's thread.
 type Values = Box<dyn FnOnce(&Lua) -> mlua::Result<MultiValue> + Send>;
 
 /// Answers of waiters, on their way to the loop.
-type Answers = Arc<Mutex<Vec<(u64, Result<Values, String>)>>>;
+#[derive(Default)]
+struct Answers {
+    queue: Mutex<Vec<(u64, Result<Values, String>)>>,
+    /// Whether there is one. The loop, which is woken after it has been set, asks each turn.
+    has_some: AtomicBool,
+}
 
 /// The calls of a host's functions that wait.
 #[derive(Default)]
@@ -40,7 +46,7 @@ pub(crate) struct Host {
     /// By ticket; nothing while the call has not been suspended yet.
     waiting: RefCell<HashMap<u64, Option<WaitKey>>>,
     last_ticket: Cell<u64>,
-    answers: Answers,
+    answers: Arc<Answers>,
 }
 
 impl Host {
@@ -74,7 +80,7 @@ impl Host {
 pub struct Waiter {
     ticket: u64,
     /// Taken when it has answered.
-    answers: Option<Answers>,
+    answers: Option<Arc<Answers>>,
     remote: Remote,
 }
 
@@ -106,9 +112,10 @@ impl Waiter {
 
     fn answer(&mut self, answer: Result<Values, String>) {
         if let Some(answers) = self.answers.take() {
-            let mut queue = answers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queue = answers.queue.lock().unwrap_or_else(PoisonError::into_inner);
             queue.push((self.ticket, answer));
             drop(queue);
+            answers.has_some.store(true, Ordering::Release);
             self.remote.wake();
         }
     }
@@ -199,12 +206,14 @@ pub(crate) fn text(error: &mlua::Error) -> String {
 
 /// Resumes the coroutines whose calls have been answered.
 pub(crate) fn deliver(worker: &Worker, lua: &Lua) {
+    let answers = &worker.host.answers;
+    if !answers.has_some.load(Ordering::Acquire) {
+        return;
+    }
+    // Before the queue is taken: what comes later raises it again.
+    answers.has_some.store(false, Ordering::Release);
     let answered = {
-        let mut queue = worker
-            .host
-            .answers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut queue = answers.queue.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *queue)
     };
     for (ticket, answer) in answered {

@@ -346,6 +346,9 @@ impl<N: Net> Reactor<N> {
     /// Has the next poll report on connections that were accepted since the last one and are still
     /// there; what has come meanwhile, it reports, too.
     pub(super) fn register_accepted(&mut self, inbox: &mut Inbox) {
+        if self.unregistered.is_empty() {
+            return;
+        }
         let mut accepted = core::mem::take(&mut self.unregistered);
         for key in accepted.drain(..) {
             let Some(conn) = self.conns.get_mut(key) else {

@@ -447,8 +447,11 @@ impl<N: Net> Reactor<N> {
 
     fn fire_deadlines(&mut self, inbox: &mut Inbox) {
         self.tend_drains();
+        self.wheel.fire(self.now, &mut self.scratch.due);
+        if self.scratch.due.is_empty() {
+            return;
+        }
         let mut due = core::mem::take(&mut self.scratch.due);
-        self.wheel.fire(self.now, &mut due);
         for fired in due.drain(..) {
             // The entry may be of one who lived in the slot before.
             let Some(key) = self.conns.key_at(fired.index()) else {

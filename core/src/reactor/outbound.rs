@@ -236,8 +236,11 @@ impl<N: Net> Reactor<N> {
 
     /// Goes on with the dials whose names have been resolved.
     pub(super) fn collect_resolved(&mut self, inbox: &mut Inbox) {
+        self.net.take_resolved(&mut self.scratch.resolved);
+        if self.scratch.resolved.is_empty() {
+            return;
+        }
         let mut resolved = core::mem::take(&mut self.scratch.resolved);
-        self.net.take_resolved(&mut resolved);
         for answer in resolved.drain(..) {
             // A late answer finds nothing, as a late event does.
             let Some(key) = ConnKey::from_token(answer.request) else {

@@ -73,6 +73,8 @@ pub struct TimerWheel {
     current_ends: Instant,
     /// What [`next_wake`](Self::next_wake) answers.
     next_wake: Option<Instant>,
+    /// The deadline that was armed last, and its tick: all of one turn are a few different ones.
+    last_armed: (Instant, u64),
     levels: [Level; LEVELS],
     nodes: Vec<Node>,
     free: u32,
@@ -91,6 +93,7 @@ impl TimerWheel {
             current: 0,
             current_ends: now + TICK,
             next_wake: None,
+            last_armed: (now, 0),
             levels: std::array::from_fn(|_| Level {
                 heads: [NONE; SLOTS],
                 occupied: 0,
@@ -105,7 +108,11 @@ impl TimerWheel {
     /// Lets `key` fire at `at`, unless something fires for its slot by then anyway. A time that has
     /// passed fires one tick from the last `fire`.
     pub fn arm(&mut self, key: ConnKey, at: Instant) {
-        let due = ticks(at.saturating_duration_since(self.origin), u64::div_ceil);
+        if self.last_armed.0 != at {
+            let since_origin = at.saturating_duration_since(self.origin);
+            self.last_armed = (at, ticks(since_origin, u64::div_ceil));
+        }
+        let (_, due) = self.last_armed;
         let ahead = due
             .saturating_sub(self.current)
             .clamp(1, u64::from(HORIZON_TICKS));

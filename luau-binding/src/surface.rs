@@ -365,7 +365,7 @@ fn make(lua: &mlua::Lua, options: &Options) -> mlua::Result<(mlua::Function, mlu
         .set_name(format!("={CHUNK}]"))
         .set_environment(require::environment(lua)?);
     let (loader, inner): (mlua::Function, mlua::Function) =
-        chunk.call((compile, modules, parts))?;
+        untranslated(lua, codegen, || chunk.call((compile, modules, parts)))?;
     lua.set_named_registry_value(MADE, lua.create_sequence_from([&loader, &inner])?)?;
     Ok((loader, inner))
 }

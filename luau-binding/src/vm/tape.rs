@@ -67,19 +67,27 @@ impl Shape {
     }
 }
 
-/// `a == b`, without a call for as few bytes as most keys have: their first and last, which meet or overlap.
+/// `a == b`, without a call for as few bytes as most keys have.
 #[inline(always)]
 fn is_same(a: &[u8], b: &[u8]) -> bool {
-    fn ends<const N: usize>(bytes: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
-        bytes.first_chunk().zip(bytes.last_chunk())
+    /// The first and the last bytes, which meet or overlap.
+    #[inline(always)]
+    fn ends<const N: usize>(bytes: &[u8]) -> Option<[[u8; N]; 2]> {
+        Some([*bytes.first_chunk()?, *bytes.last_chunk()?])
     }
-    a.len() == b.len()
-        && match a.len() {
-            2..4 => ends::<2>(a) == ends::<2>(b),
-            4..8 => ends::<4>(a) == ends::<4>(b),
-            8..=16 => ends::<8>(a) == ends::<8>(b),
-            _ => a == b,
-        }
+    if a.len() != b.len() || a.len() > 16 {
+        return a == b;
+    }
+    if let (Some(a), Some(b)) = (ends::<8>(a), ends::<8>(b)) {
+        return a == b;
+    }
+    if let (Some(a), Some(b)) = (ends::<4>(a), ends::<4>(b)) {
+        return a == b;
+    }
+    if let (Some(a), Some(b)) = (ends::<2>(a), ends::<2>(b)) {
+        return a == b;
+    }
+    a.first() == b.first()
 }
 
 /// The keys of the object whose first key is at `at`: as many as are asked for, if it has them.
@@ -185,31 +193,17 @@ impl<'t> Walk<'_, 't> {
     ///
     /// # Safety
     /// The state is alive and has room for 8 values.
+    #[inline(always)]
     unsafe fn value(&mut self) -> Result<(), Unfinished> {
         let node = *self.tape.get(self.at).ok_or(Unfinished)?;
         self.at += 1;
-        let state = self.state;
         // SAFETY: room by the contract; strings are copied by the VM.
         unsafe {
             match node {
                 Node::String(text) => {
-                    ffi::lua_pushlstring_(state, text.as_ptr().cast(), text.len());
+                    ffi::lua_pushlstring_(self.state, text.as_ptr().cast(), text.len());
                 }
-                Node::Static(StaticNode::Null) if self.manner.null_is_nil => {
-                    ffi::lua_pushnil(state);
-                }
-                Node::Static(StaticNode::Null) => {
-                    ffi::lua_pushlightuserdatatagged(state, ptr::null_mut(), NULL_TAG);
-                }
-                Node::Static(StaticNode::Bool(value)) => {
-                    ffi::lua_pushboolean(state, c_int::from(value));
-                }
-                Node::Static(StaticNode::F64(value)) => ffi::lua_pushnumber(state, value),
-                // The parser has no other way to say `-0`: without the sign it is unsigned.
-                Node::Static(StaticNode::I64(0)) => ffi::lua_pushnumber(state, -0.0),
-                // Numbers of Luau are doubles; the nearest one is what other decoders give too.
-                Node::Static(StaticNode::I64(value)) => ffi::lua_pushnumber(state, value as f64),
-                Node::Static(StaticNode::U64(value)) => ffi::lua_pushnumber(state, value as f64),
+                Node::Static(word) => self.word(word),
                 Node::Array { len, .. } => return self.array(len),
                 Node::Object { len, .. } => return self.object(len),
             }
@@ -217,12 +211,39 @@ impl<'t> Walk<'_, 't> {
         Ok(())
     }
 
+    /// Pushes a number, a boolean or what stands for null. Stack: +1.
+    ///
+    /// # Safety
+    /// As [`value`](Self::value).
+    #[inline(always)]
+    unsafe fn word(&self, word: StaticNode) {
+        let state = self.state;
+        // SAFETY: room by the contract.
+        unsafe {
+            match word {
+                StaticNode::Null if self.manner.null_is_nil => ffi::lua_pushnil(state),
+                StaticNode::Null => {
+                    ffi::lua_pushlightuserdatatagged(state, ptr::null_mut(), NULL_TAG);
+                }
+                StaticNode::Bool(value) => ffi::lua_pushboolean(state, c_int::from(value)),
+                StaticNode::F64(value) => ffi::lua_pushnumber(state, value),
+                // The parser has no other way to say `-0`: without the sign it is unsigned.
+                StaticNode::I64(0) => ffi::lua_pushnumber(state, -0.0),
+                // Numbers of Luau are doubles; the nearest one is what other decoders give too.
+                StaticNode::I64(value) => ffi::lua_pushnumber(state, value as f64),
+                StaticNode::U64(value) => ffi::lua_pushnumber(state, value as f64),
+            }
+        }
+    }
+
     /// Pushes an array of `len` elements. Stack: +1, uses 3 and makes sure of 16 first.
     ///
     /// # Safety
     /// As [`value`](Self::value).
+    #[inline(never)]
     unsafe fn array(&mut self, len: usize) -> Result<(), Unfinished> {
         let state = self.state;
+        let last = c_int::try_from(len).map_err(|_| Unfinished)?;
         // SAFETY: room by the contract, and 8 more for each element, which is popped before the
         // next; the table is below the element.
         unsafe {
@@ -233,9 +254,11 @@ impl<'t> Walk<'_, 't> {
             if len == 0 {
                 self.mark(|(array, _)| array);
             }
-            for n in 1..=len {
+            let mut n = 0;
+            while n < last {
+                n += 1;
                 self.value()?;
-                ffi::lua_rawseti_(state, -2, c_int::try_from(n).map_err(|_| Unfinished)?);
+                ffi::lua_rawseti_(state, -2, n);
             }
         }
         Ok(())
@@ -245,6 +268,7 @@ impl<'t> Walk<'_, 't> {
     ///
     /// # Safety
     /// As [`value`](Self::value).
+    #[inline(never)]
     unsafe fn object(&mut self, len: usize) -> Result<(), Unfinished> {
         let state = self.state;
         // SAFETY: room by the contract, and 16 more for what an object and its fields need: a
@@ -258,7 +282,9 @@ impl<'t> Walk<'_, 't> {
             {
                 // Even if a field's value takes its slot from the shape, the thread stays for now: what
                 // was pinned is given back by `Root::sweep`, which no walk calls.
-                for n in 1..=hint(len) {
+                let (mut n, last) = (0, hint(len));
+                while n < last {
+                    n += 1;
                     // The key is on the tape too, and known to be the same.
                     self.at += 1;
                     ffi::lua_xpush(keys.as_ptr(), state, n);
@@ -267,6 +293,19 @@ impl<'t> Walk<'_, 't> {
                 }
                 return Ok(());
             }
+            self.fields(len)
+        }
+    }
+
+    /// Pushes an object of `len` fields whose shape is not known. Stack: +1, uses 4.
+    ///
+    /// # Safety
+    /// Room for 16 values.
+    #[inline(never)]
+    unsafe fn fields(&mut self, len: usize) -> Result<(), Unfinished> {
+        let state = self.state;
+        // SAFETY: room by the contract; the table is below the key and its value.
+        unsafe {
             ffi::lua_createtable(state, 0, hint(len));
             if len == 0 {
                 self.mark(|(_, object)| object);

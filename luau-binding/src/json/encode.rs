@@ -272,20 +272,27 @@ impl Encoder<'_, '_> {
         let (mut written, mut n) = (Written::Nothing, 0_u32);
         let is_large = start > LARGE_BYTES;
         let walked = stack.each_entry(index, (depth, is_large), |entry| {
-            n += 1;
-            match written {
-                Written::Object => self.entry(b',', entry, depth).map_err(Leave::Unfit),
-                Written::Array if entry.number() == Some(f64::from(n)) => {
-                    self.out.push(b',');
-                    self.element(entry.value(), entry.value_at(), (n, depth))
-                        .map_err(Leave::Unfit)
-                }
-                Written::Array => Err(Leave::Scattered),
+            let before = match written {
                 Written::Nothing => {
-                    written = self.begin(entry, depth)?;
-                    Ok(())
+                    written = self.what_begins(entry)?;
+                    if matches!(written, Written::Array) {
+                        b'['
+                    } else {
+                        b'{'
+                    }
                 }
-            }
+                Written::Array | Written::Object => b',',
+            };
+            n += 1;
+            let result = match written {
+                Written::Object => self.entry(before, entry, depth),
+                _ if entry.number() == Some(f64::from(n)) => {
+                    self.out.push(before);
+                    self.element(entry.value(), entry.value_at(), (n, depth))
+                }
+                _ => return Err(Leave::Scattered),
+            };
+            result.map_err(Leave::Unfit)
         });
         match walked {
             Ok(()) => {}
@@ -305,24 +312,14 @@ impl Encoder<'_, '_> {
         Ok(())
     }
 
-    /// Writes the first entry of a table, and what it makes it.
-    fn begin(&mut self, first: Entry<'_>, depth: u32) -> Result<Written, Leave> {
-        if first.name().is_some() {
-            if self.spelling.is_sorted {
-                return Err(Leave::Sorted);
-            }
-            self.entry(b'{', first, depth).map_err(Leave::Unfit)?;
-            return Ok(Written::Object);
-        }
+    /// What its first entry makes a table.
+    fn what_begins(&self, first: Entry<'_>) -> Result<Written, Leave> {
         match first.number() {
-            Some(1.0) => {
-                self.out.push(b'[');
-                self.element(first.value(), first.value_at(), (1, depth))
-                    .map_err(Leave::Unfit)?;
-                Ok(Written::Array)
-            }
+            Some(1.0) => Ok(Written::Array),
             Some(_) => Err(Leave::Scattered),
-            None => Err(Leave::Unfit(self.unfit_key(first))),
+            None if first.name().is_none() => Err(Leave::Unfit(self.unfit_key(first))),
+            None if self.spelling.is_sorted => Err(Leave::Sorted),
+            None => Ok(Written::Object),
         }
     }
 

@@ -186,12 +186,14 @@ impl Stack<'_> {
                 // SAFETY: these were pushed just now.
                 unsafe { fetch(state, base, top) };
             }
-            for at in (base + 1..top).step_by(2) {
+            let mut at = base + 1;
+            while at < top {
                 let entry = Entry {
                     state,
                     at,
                     _stack: PhantomData,
                 };
+                at += 2;
                 if let Err(error) = each(entry) {
                     // SAFETY: this is the height that the walk began with.
                     unsafe { ffi::lua_settop(state, base) };

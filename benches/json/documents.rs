@@ -16,9 +16,18 @@ pub(crate) fn of_size(bytes: usize) -> String {
         return r#"{"id":17,"name":"Ann Lee","online":true,"score":12.5,"tags":["admin","ops"],"room":"lobby","at":3}"#
             .to_owned();
     }
+    records(bytes, 1, 0)
+}
+
+/// So many documents of about 1 KB in which no number is the same, nor a string that is not made to recur.
+pub(crate) fn different(count: u32) -> impl Iterator<Item = String> {
+    (1..=count).map(|n| records(1_000, n, 8 * n))
+}
+
+/// A list of records of about `bytes` bytes.
+fn records(bytes: usize, mut seed: u32, first: u32) -> String {
     let mut text = String::from("[");
-    let mut seed = 1_u32;
-    for id in 0.. {
+    for id in first.. {
         // A linear congruence: digits without a pattern, the same each time.
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let ratio = f64::from(seed >> 8) / 1_000.0;

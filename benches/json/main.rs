@@ -10,6 +10,10 @@
 //! time. The engine counts by the wall, as its CPU time is too coarse: its ratio is that of the least times. serde_json
 //! decodes to its own `Value`, which is no Luau value: a mark of what the text alone costs.
 //!
+//! With the argument `different` it is a thousand different documents of 1 KB in turn, as a server meets them, and
+//! the engine is also given bytes and asked for bytes, which is what comes and goes over a network and what our
+//! functions take and give. A string of an engine holds what was decoded from UTF-8 before the clock ran.
+//!
 //! - `documents.rs`  the texts, from 100 B to 1 MB
 //! - `peers.rs`      mlua with serde, serde_json, and the engine as a child process
 //! - `script.luau`   the loop
@@ -36,6 +40,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         texts.raw_push(documents::of_size(bytes))?;
     }
     host.raw_set("documents", texts)?;
+    if std::env::args().any(|argument| argument == "different") {
+        let different: Vec<String> = documents::different(1_000).collect();
+        host.raw_set("different", different)?;
+    }
     runtime.lua().register_module("@bench/host", host)?;
     runtime.run_source("=script", include_bytes!("script.luau"))?;
     Ok(())

@@ -18,11 +18,26 @@ use std::rc::Rc;
 const ENGINE: &str = r"
 const lines = require('readline').createInterface({ input: process.stdin });
 let text = '', value = null, kept = null;
+const texts = [], bytes = [], values = [];
+const each = {
+    decode: () => { for (const text of texts) kept = JSON.parse(text); },
+    encode: () => { for (const value of values) kept = JSON.stringify(value); },
+    'decode-bytes': () => { for (const all of bytes) kept = JSON.parse(all.toString()); },
+    'encode-bytes': () => { for (const value of values) kept = Buffer.from(JSON.stringify(value)); },
+};
 const now = () => Number(process.hrtime.bigint());
 lines.on('line', (line) => {
     if (line.startsWith('=')) { text = line.slice(1); value = JSON.parse(text); console.log(0); return; }
+    if (line.startsWith('+')) {
+        bytes.push(Buffer.from(line.slice(1)));
+        texts.push(bytes.at(-1).toString());
+        values.push(JSON.parse(texts.at(-1)));
+        console.log(0);
+        return;
+    }
     const [what, count] = line.split(' ');
     const start = now();
+    if (count === 'each') { each[what](); console.log((now() - start) / texts.length); return; }
     if (what === 'decode') for (let i = 0; i < +count; i++) kept = JSON.parse(text);
     else for (let i = 0; i < +count; i++) kept = JSON.stringify(value);
     console.log((now() - start) / +count);
@@ -123,6 +138,18 @@ pub(crate) fn module(lua: &Lua) -> mlua::Result<Table> {
     module.raw_set("serde", serde)?;
     if let Some((engine, name)) = Engine::start() {
         let engine = Rc::new(RefCell::new(engine));
+        let add = Rc::clone(&engine);
+        let add = lua.create_function(move |_, text: String| {
+            add.borrow_mut().ask(&format!("+{text}"));
+            Ok(())
+        })?;
+        let each = Rc::clone(&engine);
+        let each = lua.create_function(move |_, what: String| {
+            let nanoseconds = each.borrow_mut().ask(&format!("{what} each"));
+            Ok(nanoseconds.map(|nanoseconds| nanoseconds / 1e9))
+        })?;
+        module.raw_set("engineAdd", add)?;
+        module.raw_set("engineEach", each)?;
         let load = Rc::clone(&engine);
         let load = lua.create_function(move |_, text: String| {
             load.borrow_mut().ask(&format!("={text}"));

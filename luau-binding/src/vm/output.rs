@@ -304,13 +304,16 @@ unsafe fn copy_chunks(to: *mut u8, from: &[u8]) -> bool {
     !is_odd(last)
 }
 
-/// Whether any byte is not ASCII or needs an escape. Compiles to some comparisons of all of them at once.
+/// Whether any byte is not ASCII or needs an escape.
 #[inline(always)]
 fn is_odd(bytes: &[u8; 16]) -> bool {
-    bytes.iter().fold(false, |is_odd, byte| {
-        // As a number with a sign, what is not ASCII is below the blank, too.
-        is_odd | (byte.cast_signed() < 0x20) | (*byte == b'"') | (*byte == b'\\')
-    })
+    let both = u128::from_le_bytes(*bytes);
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the lower half, and then the upper one"
+    )]
+    let (low, high) = (both as u64, (both >> 64) as u64);
+    (odd_bytes(low) | odd_bytes(high)) & HIGHS != 0
 }
 
 /// The bytes of a string of less than eight, filled up with blanks.

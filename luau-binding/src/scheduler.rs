@@ -26,7 +26,7 @@ pub(crate) mod every;
 mod stray;
 mod wake;
 
-pub(crate) use ask::{When, cancel, spawn, wait_for_time, wait_for_wire};
+pub(crate) use ask::{When, cancel, forget, spawn, wait_for_time, wait_for_wire};
 pub(crate) use stray::settle_strays;
 pub(crate) use wake::{wake, wake_raising};
 

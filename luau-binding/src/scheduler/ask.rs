@@ -236,3 +236,16 @@ pub(crate) fn cancel(worker: &Worker, stack: &mut Stack<'_>) -> Result<(), Raise
         }
     }
 }
+
+/// The face of `coroutine.close` for a coroutine with this label that has just been closed: frees what it waited for. One with
+/// a purpose is settled with the strays.
+pub(crate) fn forget(worker: &Worker, id: u32) {
+    let mut scheduler = worker.scheduler.borrow_mut();
+    let is_detached = scheduler.get(id).is_some_and(|task| {
+        task.state != State::Running && matches!(task.purpose, Purpose::Detached)
+    });
+    if is_detached {
+        scheduler.has_cancelled = true;
+        scheduler.retire(id, false);
+    }
+}

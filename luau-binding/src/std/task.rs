@@ -34,10 +34,27 @@ pub(crate) fn module(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<mlua:
 }
 
 /// Replaces `coroutine.running`: whoever has a coroutine as a value may resume or cancel it later,
-/// so from then on it is not used for anything else.
+/// so from then on it is not used for anything else. And `coroutine.close`, of which the scheduler would not hear.
 pub(crate) fn watch_running(lua: &mlua::Lua, worker: &Rc<Worker>) -> mlua::Result<()> {
     let library: mlua::Table = lua.globals().get("coroutine")?;
-    library.raw_set("running", vm::function(lua, worker, c"running", running)?)
+    library.raw_set("running", vm::function(lua, worker, c"running", running)?)?;
+    library.raw_set("close", vm::function(lua, worker, c"close", close)?)
+}
+
+/// `coroutine.close`, which also frees what the coroutine waited for.
+fn close(stack: &mut Stack<'_>) -> Outcome {
+    let Some(label) = stack.label_at(1) else {
+        return Err(bad_argument(stack, "coroutine.close", 1, "a coroutine"));
+    };
+    let Some(results) = stack.close_coroutine(1) else {
+        return Err(Raise::from(
+            "coroutine.close: a coroutine that is running cannot be closed",
+        ));
+    };
+    if let Some(id) = label {
+        scheduler::forget(stack.worker()?, id);
+    }
+    Ok(Returns::Values(results))
 }
 
 fn running(stack: &mut Stack<'_>) -> Outcome {

@@ -317,6 +317,32 @@ impl Stack<'_> {
         Some(label_of(data.addr()))
     }
 
+    /// Ends the coroutine at `index`, and pushes what `coroutine.close` returns: true, or false and the error that had ended it
+    /// before. How many values that is; `None`, and nothing is done, for one that is running or waits for one that is.
+    pub(crate) fn close_coroutine(&mut self, index: i32) -> Option<i32> {
+        if self.kind(index) != Kind::Thread {
+            return None;
+        }
+        let state = self.raw();
+        // SAFETY: the index is a thread of this VM, which its presence keeps alive; one that is not on the C stack is reset.
+        // Two pushes are within what every function of ours has room for.
+        unsafe {
+            let thread = ffi::lua_tothread(state, index);
+            let status = ffi::lua_costatus(state, thread);
+            if status == ffi::LUA_CORUN || status == ffi::LUA_CONOR {
+                return None;
+            }
+            let has_failed = status == ffi::LUA_COERR;
+            ffi::lua_pushboolean(state, c_int::from(!has_failed));
+            let has_error = has_failed && ffi::lua_gettop(thread) > 0;
+            if has_error {
+                ffi::lua_xmove(thread, state, 1);
+            }
+            ffi::lua_resetthread(thread);
+            Some(1 + i32::from(has_error))
+        }
+    }
+
     /// Whether the running function may suspend its coroutine: not below a metamethod or a sort.
     pub(crate) fn may_suspend(&self) -> bool {
         // SAFETY: the state is alive.

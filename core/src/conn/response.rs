@@ -274,7 +274,11 @@ pub(super) fn write_head(
         head_bytes
     });
     match head.reason {
-        None if fields.is_known => tail.extend_from_slice(date.last_head.borrow().bytes()),
+        None if fields.is_known => {
+            let last = date.last_head.borrow();
+            debug_assert_eq!(last.of(response), Some(last.bytes()), "as it was checked");
+            tail.extend_from_slice(last.bytes());
+        }
         reason => write_beginning(tail, response, reason, fields, date),
     }
     match head.plan {

@@ -112,7 +112,7 @@ fn what_cannot_be_asked_is_refused_with_the_option_at_fault() {
             { url = url, headers = { x = {} , y = true } }, { url = url, headers = { ["content-length"] = 3 }, body = "four" },
             { url = url, headers = { ["Transfer-Encoding"] = "chunked" } }, { url = url, proxy = 3 },
             { url = url, proxy = "socks5://x" }, { url = url, tls = { cert = "/nowhere" } }, { url = url, tls = { key = "x" } },
-            { url = url, query = { a = true } }, { url = url, method = "G T" },
+            { url = url, query = { a = true } }, { url = url, query = { a = 0 / 0 } }, { url = url, method = "G T" },
         } do print(fails(net.request, options)) end
         print(fails(net.request, 5))
         print(fails(net.websocket, "http//x"))
@@ -139,6 +139,7 @@ fn what_cannot_be_asked_is_refused_with_the_option_at_fault() {
         "net.request: tls: option 'cert': cannot read /nowhere: No such file or directory",
         "net.request: tls: option 'key' needs 'cert'",
         "net.request: option 'query': 'a' must be a string, a number or a list of them, not true",
+        "net.request: option 'query': 'a' must be a string, a number or a list of them, not NaN",
         "net.request: option 'method' must be a word such as \"GET\", without spaces and separators, not \"G T\"",
         "net.request: argument #1 must be a URL or a table of options, not 5",
         "net.websocket: invalid url \"http//x\": it is not absolute (as https://host/path is)",

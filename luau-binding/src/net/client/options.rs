@@ -340,16 +340,13 @@ fn read_headers(
     Ok(())
 }
 
-/// The strings and numbers at `index`: one, or a list.
+/// The strings and finite numbers at `index`: one, or a list.
 fn texts(stack: &mut Stack<'_>, index: i32) -> Result<Vec<Vec<u8>>, String> {
-    let text = |stack: &Stack<'_>, at: i32| {
-        let number = || {
-            stack
-                .number(at)
-                .map(|number| number.to_string().into_bytes())
-        };
-        let text = stack.string(at).map(<[u8]>::to_vec).or_else(number);
-        text.ok_or_else(|| describe(stack, at))
+    let text = |stack: &Stack<'_>, at: i32| match (stack.string(at), stack.number(at)) {
+        (Some(text), _) => Ok(text.to_vec()),
+        (None, Some(number)) if number.is_finite() => Ok(number.to_string().into_bytes()),
+        (None, Some(number)) => Err(number.to_string()),
+        (None, None) => Err(describe(stack, at)),
     };
     if stack.kind(index) != Kind::Table {
         return Ok(vec![text(stack, index)?]);

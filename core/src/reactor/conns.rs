@@ -1,9 +1,8 @@
 //! The connection table: who a key names, and that a key whose connection has left names nobody.
 //!
-//! Sits in the reactor. Slots are reused, and each has a generation, so that a late event or an
-//! application's old handle never reaches the connection that has since moved in. It is `slab` with
-//! that generation inside the slots, which outlive their tenants: beside them it would take each idle
-//! connection a table more.
+//! Sits in the reactor, over the `slab` crate, which reuses slots; added here is a generation for
+//! each slot, so that a late event or an application's old handle never reaches the connection
+//! that has since moved in.
 //!
 //! Invariants
 //! - Generation 0 is never issued, so a token with a zero upper half is no connection's.
@@ -13,6 +12,7 @@
 //!
 //! Not here: what a connection is (`drive.rs`).
 
+use slab::Slab;
 use std::num::NonZeroU32;
 
 /// Names one connection for as long as it lives, and nothing afterwards.
@@ -54,35 +54,19 @@ impl core::fmt::Display for ConnKey {
 
 const _: () = assert!(size_of::<Option<ConnKey>>() == 8);
 
-/// The link of a slot that is in use.
-const TAKEN: u32 = u32::MAX;
-
-/// The link of the last vacant slot.
-const END: u32 = u32::MAX - 1;
-
-/// A place of the table. It never goes, so its generation lies in it.
 #[derive(Debug)]
-struct Slot<T> {
-    /// Of who lives here, or of who will next.
+struct Entry<T> {
     generation: NonZeroU32,
-    /// The next vacant slot, [`END`], or [`TAKEN`].
-    link: u32,
-    /// None while it is vacant, or reserved.
+    /// None while the key is reserved.
     value: Option<T>,
-}
-
-/// Bytes that a table takes for each connection.
-pub(super) const fn slot_bytes<T>() -> usize {
-    size_of::<Slot<T>>()
 }
 
 /// Connections by key.
 #[derive(Debug)]
 pub struct Conns<T> {
-    slots: Vec<Slot<T>>,
-    /// The vacant slot to take next, or [`END`].
-    vacant: u32,
-    len: usize,
+    entries: Slab<Entry<T>>,
+    /// For each slot ever used, the generation of its next tenant. Outlives the entries.
+    next_generations: Vec<NonZeroU32>,
     first_generation: NonZeroU32,
     capacity: u32,
 }
@@ -97,11 +81,10 @@ impl<T> Conns<T> {
     /// generation wrap around.
     pub fn with_first_generation(capacity: u32, first_generation: NonZeroU32) -> Self {
         Self {
-            slots: Vec::new(),
-            vacant: END,
-            len: 0,
+            entries: Slab::new(),
+            next_generations: Vec::new(),
             first_generation,
-            capacity: capacity.min(END),
+            capacity,
         }
     }
 
@@ -124,113 +107,89 @@ impl<T> Conns<T> {
         if self.is_full() {
             return None;
         }
-        let index = match self.vacant {
-            END => {
-                let index = u32::try_from(self.slots.len()).ok()?;
-                self.slots.push(Slot {
-                    generation: self.first_generation,
-                    link: END,
-                    value: None,
-                });
-                index
-            }
-            index => index,
-        };
-        let slot = self.slots.get_mut(index as usize)?;
-        self.vacant = core::mem::replace(&mut slot.link, TAKEN);
-        self.len += 1;
-        let generation = slot.generation;
+        let vacant = self.entries.vacant_entry();
+        let slot = vacant.key();
+        let index = u32::try_from(slot).ok()?;
+        if slot == self.next_generations.len() {
+            self.next_generations.push(self.first_generation);
+        }
+        let generation = self.next_generations[slot];
+        self.next_generations[slot] = generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        let value = None;
+        vacant.insert(Entry { generation, value });
         Some(ConnKey { index, generation })
-    }
-
-    /// The slot that `key` names, while it does.
-    fn slot(&self, key: ConnKey) -> Option<&Slot<T>> {
-        let slot = self.slots.get(key.index as usize)?;
-        (slot.generation == key.generation && slot.link == TAKEN).then_some(slot)
-    }
-
-    /// As [`slot`](Self::slot), to change it.
-    fn slot_mut(&mut self, key: ConnKey) -> Option<&mut Slot<T>> {
-        let slot = self.slots.get_mut(key.index as usize)?;
-        (slot.generation == key.generation && slot.link == TAKEN).then_some(slot)
-    }
-
-    /// Makes the slot of `key` vacant; returns what was in it.
-    fn vacate(&mut self, key: ConnKey) -> Option<T> {
-        let vacant = self.vacant;
-        let slot = self.slot_mut(key)?;
-        slot.generation = slot.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
-        slot.link = vacant;
-        let value = slot.value.take();
-        self.vacant = key.index;
-        self.len -= 1;
-        value
     }
 
     /// Puts what was to come under its reserved key. Does nothing if that has been released.
     pub fn fill(&mut self, key: ConnKey, value: T) {
-        if let Some(slot) = self.slot_mut(key) {
-            slot.value = Some(value);
+        if let Some(entry) = self.entries.get_mut(key.index as usize)
+            && entry.generation == key.generation
+        {
+            entry.value = Some(value);
         }
     }
 
     /// Gives up a reserved key; it is stale from here on.
     pub fn release(&mut self, key: ConnKey) {
-        if self.slot(key).is_some_and(|slot| slot.value.is_none()) {
-            self.vacate(key);
+        let entry = self.entries.get(key.index as usize);
+        if entry.is_some_and(|entry| entry.generation == key.generation && entry.value.is_none()) {
+            self.entries.remove(key.index as usize);
         }
     }
 
     /// Takes out what `key` names and keeps the key reserved, for [`fill`](Self::fill) to put
     /// something else in its place.
     pub fn take(&mut self, key: ConnKey) -> Option<T> {
-        self.slot_mut(key)?.value.take()
+        let entry = self.entries.get_mut(key.index as usize)?;
+        if entry.generation != key.generation {
+            return None;
+        }
+        entry.value.take()
     }
 
     /// The key of whoever lives in slot `index` now.
     pub fn key_at(&self, index: u32) -> Option<ConnKey> {
-        let slot = self.slots.get(index as usize)?;
-        let generation = slot.generation;
-        (slot.link == TAKEN).then_some(ConnKey { index, generation })
+        let generation = self.entries.get(index as usize)?.generation;
+        Some(ConnKey { index, generation })
     }
 
     /// What `key` names, or `None` if it has left: the normal fate of a late event.
     pub fn get(&self, key: ConnKey) -> Option<&T> {
-        let slot = self.slots.get(key.index as usize)?;
-        if slot.generation != key.generation {
+        let entry = self.entries.get(key.index as usize)?;
+        if entry.generation != key.generation {
             return None;
         }
-        slot.value.as_ref()
+        entry.value.as_ref()
     }
 
     /// As [`get`](Self::get), to change it.
     pub fn get_mut(&mut self, key: ConnKey) -> Option<&mut T> {
-        let slot = self.slots.get_mut(key.index as usize)?;
-        if slot.generation != key.generation {
+        let entry = self.entries.get_mut(key.index as usize)?;
+        if entry.generation != key.generation {
             return None;
         }
-        slot.value.as_mut()
+        entry.value.as_mut()
     }
 
     /// Takes it out; `key`, and every copy of it, is stale from here on.
     pub fn remove(&mut self, key: ConnKey) -> Option<T> {
         self.get(key)?;
-        self.vacate(key)
+        self.entries.remove(key.index as usize).value
     }
 
     /// How many there are, with those that are still to come.
     pub fn len(&self) -> usize {
-        self.len
+        self.entries.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.entries.is_empty()
     }
 
     /// Whether the next one would be refused.
     pub fn is_full(&self) -> bool {
-        self.len >= self.capacity as usize
+        self.entries.len() >= self.capacity as usize
     }
 
     /// The keys of all, by slot.
@@ -240,10 +199,10 @@ impl<T> Conns<T> {
 
     /// All with their keys, by slot.
     pub fn iter(&self) -> impl Iterator<Item = (ConnKey, &T)> {
-        self.slots.iter().enumerate().filter_map(|(index, slot)| {
-            let index = u32::try_from(index).ok()?;
-            let generation = slot.generation;
-            Some((ConnKey { index, generation }, slot.value.as_ref()?))
+        self.entries.iter().filter_map(|(slot, entry)| {
+            let index = u32::try_from(slot).ok()?;
+            let generation = entry.generation;
+            Some((ConnKey { index, generation }, entry.value.as_ref()?))
         })
     }
 }

@@ -20,7 +20,7 @@
 //! (`pressure.rs`); how its driver changes (`switch.rs`); what is peculiar to streams (`stream.rs`).
 
 use super::ListenerKey;
-use super::conns::{ConnKey, slot_bytes};
+use super::conns::ConnKey;
 use super::figures::Figures;
 use super::inbox::{Cause, Inbox};
 use super::pressure::Pressed;
@@ -98,7 +98,7 @@ pub(super) struct Connection<S> {
 }
 
 /// What an idle connection costs beside the system's own share.
-const _: () = assert!(slot_bytes::<Connection<u64>>() <= 272);
+const _: () = assert!(size_of::<Connection<u64>>() <= 264);
 
 /// What a connection is driven with.
 pub(super) struct Context<'a, N> {
